@@ -1,0 +1,1 @@
+//! segments and the live edge out, over RTSP.

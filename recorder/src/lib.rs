@@ -1,0 +1,1 @@
+//! cameras in, segments out.

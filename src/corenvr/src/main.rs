@@ -1,0 +1,2 @@
+//! The corenvr appliance.
+fn main() {}

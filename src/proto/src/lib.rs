@@ -1,0 +1,1 @@
+//! wire protocols as sans-IO state machines.

@@ -1,0 +1,1 @@
+//! pinned io_uring executors and the messages between them.

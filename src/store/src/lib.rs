@@ -1,0 +1,1 @@
+//! the archive - segments, index, timeline, recovery.
