@@ -1,0 +1,1 @@
+//! Basic and Digest authentication, both sides.

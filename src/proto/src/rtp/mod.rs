@@ -1,0 +1,1 @@
+//! RTP and RTCP: packets, reordering, depacketizers and packetizers.

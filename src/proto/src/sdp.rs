@@ -1,0 +1,1 @@
+//! SDP: what a camera offers and what the server describes.
