@@ -195,6 +195,25 @@ impl Plan {
         self.done |= self.piece >= self.timeline.pieces().len();
     }
 
+    /// The tracks of the segment that was located last.
+    pub fn tracks(&self) -> Option<&[CodecParameters]> {
+        self.meta.as_ref().map(|m| &*m.tracks)
+    }
+
+    /// The piece being played.
+    pub fn current(&self) -> Option<Piece> {
+        self.timeline.pieces().get(self.piece).copied()
+    }
+
+    /// The current segment was looked up once more because its file is not where it was. Returns whether that helps.
+    pub fn relocated(&mut self, meta: Arc<SegmentMeta>) -> bool {
+        let moved = self.meta.as_ref().is_some_and(|m| m.path != meta.path);
+        if moved {
+            self.meta = Some(meta);
+        }
+        moved
+    }
+
     /// The frames of the cluster asked for.
     pub fn cluster(&mut self, frames: Vec<Frame>) {
         self.cluster += 1;
