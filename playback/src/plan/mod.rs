@@ -139,9 +139,7 @@ impl Plan {
             if self.done {
                 return Step::End;
             }
-            let Some(&piece) = self.timeline.pieces().get(self.piece) else {
-                return Step::End;
-            };
+            let Some(piece) = self.current() else { return Step::End };
             let Some(meta) = &self.meta else {
                 if piece.npt >= self.until {
                     self.done = true;
@@ -192,7 +190,6 @@ impl Plan {
     /// The segment asked for is gone: play goes on behind it.
     pub fn vanished(&mut self) {
         self.enter(self.piece + 1);
-        self.done |= self.piece >= self.timeline.pieces().len();
     }
 
     /// The tracks of the segment that was located last.
@@ -254,6 +251,7 @@ impl Plan {
         self.meta = None;
         self.cluster = 0;
         self.frames.clear();
+        self.beyond.clear();
         self.seek = None;
         if let Some(p) = self.timeline.pieces().get(piece) {
             self.filter = Filter {
@@ -299,9 +297,8 @@ impl Plan {
             self.ready.extend(self.beyond.drain(..));
             self.ready.push_back(timed);
         } else if !self.has_video() || (video && (timed.frame.key || self.beyond.len() >= REORDER_MAX)) {
-            self.done = true;
-            self.beyond.clear();
-            self.frames.clear();
+            // The next piece may begin a little before this one ended: it has its own look at the end.
+            self.enter(self.piece + 1);
         } else if video {
             self.beyond.push(timed);
         }
