@@ -52,6 +52,8 @@ pub struct Client {
     pub sdp: Option<SessionDescription>,
     tracks: Vec<Track>,
     events: VecDeque<Event>,
+    /// The last read brought something.
+    has_read: bool,
     pub authorization: Option<String>,
 }
 
@@ -80,6 +82,7 @@ impl Client {
             sdp: None,
             tracks: Vec::new(),
             events: VecDeque::new(),
+            has_read: false,
             authorization: None,
         }
     }
@@ -189,12 +192,23 @@ impl Client {
 
     /// Forgets what came before the last reply.
     pub fn forget(&mut self) {
+        self.finish_units();
         self.events.clear();
+    }
+
+    /// What is whole of the units in progress: their end is otherwise seen with the next packet only.
+    fn finish_units(&mut self) {
+        for track in &mut self.tracks {
+            track.depacketizer.flush();
+            track.poll(&mut self.events);
+        }
     }
 
     /// What has come and was not looked at; for after a pause.
     pub fn drain(&mut self) -> Vec<Got> {
-        drop(self.read_stream(Duration::from_millis(20)).unwrap());
+        self.read_datagrams();
+        while self.read_stream(Duration::from_millis(20)).unwrap().is_none() && std::mem::take(&mut self.has_read) {}
+        self.finish_units();
         let frame = |e| match e {
             Event::Frame(got) => Some(got),
             _ => None,
@@ -255,27 +269,36 @@ impl Client {
         false
     }
 
+    /// One read at most. Returns a response if one is complete.
     fn read_stream(&mut self, wait: Duration) -> std::io::Result<Option<Response>> {
+        if let Some(response) = self.decode() {
+            return Ok(Some(response));
+        }
         self.stream.set_read_timeout(Some(wait)).unwrap();
-        loop {
-            while let Some(message) = self.decoder.decode(&mut self.input).unwrap() {
-                match message {
-                    Message::Response(response) => return Ok(Some(response)),
-                    Message::Data { channel, payload } => self.packet(channel, payload),
-                    Message::Request(request) => panic!("{request:?}"),
-                }
+        let mut buffer = vec![0; 64 << 10];
+        self.has_read = false;
+        match self.stream.read(&mut buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                self.has_read = true;
+                self.input.extend_from_slice(&buffer[..n]);
             }
-            let mut buffer = vec![0; 64 << 10];
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(n) => self.input.extend_from_slice(&buffer[..n]),
-                // The executor's rings interrupt system calls of the whole process.
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
-                    return Ok(None);
-                }
-                Err(e) => return Err(e),
+            // The executor's rings interrupt system calls of the whole process.
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(self.decode())
+    }
+
+    fn decode(&mut self) -> Option<Response> {
+        while let Some(message) = self.decoder.decode(&mut self.input).unwrap() {
+            match message {
+                Message::Response(response) => return Some(response),
+                Message::Data { channel, payload } => self.packet(channel, payload),
+                Message::Request(request) => panic!("{request:?}"),
             }
         }
+        None
     }
 
     fn read_datagrams(&mut self) {
@@ -299,7 +322,11 @@ impl Client {
             for packet in rtcp::parse(&payload) {
                 match packet {
                     RtcpPacket::SenderReport { info, .. } => self.events.push_back(Event::Report(track.index, info)),
-                    RtcpPacket::Bye(_) => self.events.push_back(Event::Bye(track.index)),
+                    RtcpPacket::Bye(_) => {
+                        track.depacketizer.flush();
+                        track.poll(&mut self.events);
+                        self.events.push_back(Event::Bye(track.index));
+                    }
                     _ => {}
                 }
             }
@@ -311,12 +338,18 @@ impl Client {
         }
         assert_eq!(*track.ssrc.get_or_insert(packet.ssrc), packet.ssrc);
         track.depacketizer.push(&packet, 0).unwrap();
-        while let Some(unit) = track.depacketizer.poll() {
+        track.poll(&mut self.events);
+    }
+}
+
+impl Track {
+    fn poll(&mut self, events: &mut VecDeque<Event>) {
+        while let Some(unit) = self.depacketizer.poll() {
             assert!(!unit.damaged && unit.lost == 0);
-            let (data, sets) = if track.index == 0 { without_sets(&unit.data) } else { (unit.data, false) };
-            let number = if track.index == 0 { data.get(5..13) } else { data.get(..8) };
-            self.events.push_back(Event::Frame(Got {
-                track: track.index,
+            let (data, sets) = if self.index == 0 { without_sets(&unit.data) } else { (unit.data, false) };
+            let number = if self.index == 0 { data.get(5..13) } else { data.get(..8) };
+            events.push_back(Event::Frame(Got {
+                track: self.index,
                 n: number.and_then(|b| std::str::from_utf8(b).ok()?.parse().ok()).unwrap_or(-1),
                 rtp: unit.timestamp,
                 data,
