@@ -144,6 +144,7 @@ impl Footage {
 impl Found {
     fn add(&mut self, storage: usize, meta: &SegmentMeta, range: TimeRange) {
         let start = meta.key.start.max(range.start);
+        self.timeline.drop_tail_before(meta.key.start, range.start);
         let first = self.timeline.is_empty();
         if !self.timeline.push(storage, meta.key.start, start, meta.end.min(range.end)) {
             return;

@@ -125,6 +125,17 @@ impl Timeline {
         }
     }
 
+    /// Forgets the only piece if another segment that starts at `next` has all of it from `asked` on that matters: sound lasts a little
+    /// longer than the picture, so the end of one segment reaches over the start of the next.
+    pub fn drop_tail_before(&mut self, next: WallTime, asked: WallTime) {
+        if let [only] = self.pieces.as_slice()
+            && next <= asked
+            && only.end.micros_since(next) <= SEAM_MICROS_MAX
+        {
+            self.pieces.clear();
+        }
+    }
+
     /// The pieces.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces

@@ -290,7 +290,7 @@ fn vlc_resumes_from_a_key_frame_and_a_rate_is_answered_with_what_is_served() {
     let server = Server::start(&[&storage]);
     let mut client = Client::open_as(&url(&server, ""), false, "LibVLC/3.0.24 (LIVE555)");
     played(&client.play(Some("npt=3-")));
-    client.frames(10);
+    client.frames(60);
     client.pause();
     client.drain();
     let reply = played(&client.play(None));
