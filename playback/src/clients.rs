@@ -59,7 +59,10 @@ const TABLE: [Client; 4] = [
 impl Client {
     /// What is known of the client that calls itself this.
     pub fn of(user_agent: &str) -> Self {
-        TABLE.into_iter().find(|c| user_agent.contains(c.agent)).unwrap_or(OTHER)
+        TABLE
+            .into_iter()
+            .find(|c| user_agent.contains(c.agent))
+            .unwrap_or(OTHER)
     }
 
     /// How far ahead it is sent, in microseconds; `None` for as fast as it reads.
@@ -78,7 +81,10 @@ mod tests {
     #[test]
     fn players_are_told_apart_by_what_they_send() {
         let burst = |agent, tcp| Client::of(agent).burst_micros(tcp);
-        assert_eq!(burst("LibVLC/3.0.24 (LIVE555 Streaming Media v2016.11.28)", true), Some(300_000));
+        assert_eq!(
+            burst("LibVLC/3.0.24 (LIVE555 Streaming Media v2016.11.28)", true),
+            Some(300_000)
+        );
         assert_eq!(burst("libmpv", true), None);
         assert_eq!(burst("libmpv", false), Some(2_000_000));
         assert_eq!(burst("Lavf59.27.100", true), Some(2_000_000));

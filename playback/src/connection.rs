@@ -250,7 +250,11 @@ impl Conversation {
             What::Live => Action::Live,
             What::Archive(..) => Action::Playback,
         };
-        match self.shared.gate.access(incoming.user.as_deref(), action, &resource.camera) {
+        match self
+            .shared
+            .gate
+            .access(incoming.user.as_deref(), action, &resource.camera)
+        {
             Access::Allow => Ok(resource),
             Access::NeedLogin => Err(Refusal::Login),
             Access::Forbid => Err(Response::new(StatusCode::FORBIDDEN).into()),
@@ -327,7 +331,9 @@ impl Conversation {
             match transport.lower {
                 Lower::Tcp => {
                     let asked = transport.interleaved.map(|(rtp, _)| rtp).filter(|c| free(*c));
-                    let Some(rtp) = asked.or_else(|| (0..=254).step_by(2).find(|c| free(*c))) else { continue };
+                    let Some(rtp) = asked.or_else(|| (0..=254).step_by(2).find(|c| free(*c))) else {
+                        continue;
+                    };
                     return Ok(Transport::tcp(rtp));
                 }
                 Lower::Udp => {
@@ -367,7 +373,8 @@ impl Conversation {
             shard: self.shared.shard,
         });
         let player = Player::new(Outlet::new(self.outbox.clone()), guard);
-        self.sessions.push(Session::new(id.clone(), described, asker, lower, player));
+        self.sessions
+            .push(Session::new(id.clone(), described, asker, lower, player));
         Ok(id)
     }
 

@@ -1,11 +1,7 @@
 //! What a URL turned out to hold: tracks and, for a range, where its footage lies. Fixed once, so that every position of a session means
 //! the same moment for as long as the session lasts.
 
-use std::{
-    net::IpAddr,
-    rc::Rc,
-    time::Duration,
-};
+use std::{net::IpAddr, rc::Rc, time::Duration};
 
 use corenvr_media::{CameraName, CodecParameters, TimeRange, WallTime};
 use corenvr_proto::{
@@ -62,7 +58,10 @@ impl Described {
         }
         let formats = (PAYLOAD_TYPE..).zip(&tracks).map(|(pt, t)| sdp_format(t, pt)).collect();
         Ok(Rc::new(Self {
-            resource: Resource { track: None, ..resource },
+            resource: Resource {
+                track: None,
+                ..resource
+            },
             tracks: tracks.into(),
             formats,
             timeline,
@@ -83,7 +82,11 @@ impl Described {
             .timeline
             .as_ref()
             .map(|t| Duration::from_micros(t.len().0.max(0) as u64));
-        let first = self.timeline.as_ref().and_then(Timeline::span).map_or(0, |(start, _)| start.as_millis() as u64);
+        let first = self
+            .timeline
+            .as_ref()
+            .and_then(Timeline::span)
+            .map_or(0, |(start, _)| start.as_millis() as u64);
         let media = self.formats.iter().zip(self.tracks.iter()).enumerate();
         Description {
             name: self.resource.camera.to_string(),
@@ -156,8 +159,9 @@ pub fn archive_failed(camera: &CameraName, error: &FootageError) -> Response {
 pub fn live_failed(camera: &CameraName, error: LiveError) -> Response {
     match error {
         LiveError::NoSuchCamera => reply::not_found(format!("There is no camera {camera}")),
-        LiveError::Silent => Response::new(StatusCode::SERVICE_UNAVAILABLE)
-            .because(format!("The camera {camera} is not sending; its recordings can be played with ?start=")),
+        LiveError::Silent => Response::new(StatusCode::SERVICE_UNAVAILABLE).because(format!(
+            "The camera {camera} is not sending; its recordings can be played with ?start="
+        )),
         LiveError::Busy => {
             Response::new(StatusCode::SERVICE_UNAVAILABLE).because(format!("The recorder of {camera} is overloaded"))
         }

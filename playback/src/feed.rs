@@ -441,7 +441,9 @@ impl FromLive {
             Some(at) => drop(backlog.drain(..=at)),
             None => {
                 let video = viewer.parameters.iter().position(CodecParameters::is_video);
-                let starts = |f: &Frame| f.key && video.is_none_or(|v| usize::from(f.track.0) == v) && f.time > time.offset(1000);
+                let starts = |f: &Frame| {
+                    f.key && video.is_none_or(|v| usize::from(f.track.0) == v) && f.time > time.offset(1000)
+                };
                 let from = backlog.iter().position(starts).unwrap_or(backlog.len());
                 drop(backlog.drain(..from));
             }
@@ -516,9 +518,14 @@ mod tests {
             described: [video(VideoCodec::H264, b"a"), audio(8000)].into(),
             map: Vec::new(),
         };
-        let changes = map.follow(&[audio(8000), video(VideoCodec::H264, b"b"), audio(16_000)]).unwrap();
+        let changes = map
+            .follow(&[audio(8000), video(VideoCodec::H264, b"b"), audio(16_000)])
+            .unwrap();
         assert_eq!(changes.len(), 2);
-        assert_eq!((map.of(&frame(0)), map.of(&frame(1)), map.of(&frame(2))), (Some(1), Some(0), None));
+        assert_eq!(
+            (map.of(&frame(0)), map.of(&frame(1)), map.of(&frame(2))),
+            (Some(1), Some(0), None)
+        );
         assert!(map.follow(&[video(VideoCodec::H264, b"c")]).is_some());
         assert_eq!((map.of(&frame(0)), map.of(&frame(1))), (Some(0), None));
         assert!(map.follow(&[video(VideoCodec::H265, b"c")]).is_none());

@@ -6,7 +6,7 @@ use corenvr_media::{CameraName, CodecParameters, TimeRange, WallTime};
 use corenvr_shard::{Worker, WorkerError, time};
 use corenvr_store::{Archive, ArchiveError, SegmentMeta};
 
-use crate::plan::{Gaps, Piece, Timeline};
+use crate::plan::{Gaps, Piece, Timeline, end_of};
 
 /// Segments are asked for in windows of this length, so that the tables of one window at most are in memory.
 const WINDOW: Duration = Duration::from_secs(6 * 3600);
@@ -64,7 +64,14 @@ impl Footage {
                 // A segment over the border of two windows comes with both.
                 if newest[storage].is_none_or(|n| meta.key.start > n) {
                     newest[storage] = Some(meta.key.start);
-                    found.add(storage, &meta, TimeRange { start: range.start, end });
+                    found.add(
+                        storage,
+                        &meta,
+                        TimeRange {
+                            start: range.start,
+                            end,
+                        },
+                    );
                 }
             }
             from = to;
@@ -89,7 +96,9 @@ impl Footage {
             let to = from + WINDOW;
             let mut list = self.segments(camera, TimeRange { start: from, end: to }).await?;
             list.retain(|(_, m)| m.key.start >= last.segment);
-            let more = list.iter().any(|(_, m)| m.end > last.end || m.key.start > last.segment);
+            let more = list
+                .iter()
+                .any(|(_, m)| end_of(m) > last.end || m.key.start > last.segment);
             if more || to > now {
                 return Ok(list);
             }
@@ -114,7 +123,12 @@ impl Footage {
     async fn segments(&self, camera: &CameraName, range: TimeRange) -> Result<Vec<Located>, FootageError> {
         let mut all = Vec::new();
         for storage in 0..self.0.len() {
-            all.extend(self.ask(storage, camera, range).await?.into_iter().map(|m| (storage, m)));
+            all.extend(
+                self.ask(storage, camera, range)
+                    .await?
+                    .into_iter()
+                    .map(|m| (storage, m)),
+            );
         }
         all.sort_by_key(|(_, m)| m.key.start);
         Ok(all)
@@ -126,7 +140,9 @@ impl Footage {
         camera: &CameraName,
         range: TimeRange,
     ) -> Result<Vec<Arc<SegmentMeta>>, FootageError> {
-        let Some(worker) = self.0.get(storage) else { return Ok(Vec::new()) };
+        let Some(worker) = self.0.get(storage) else {
+            return Ok(Vec::new());
+        };
         let mut attempt = 0;
         loop {
             let camera = camera.clone();
@@ -146,7 +162,10 @@ impl Found {
         let start = meta.key.start.max(range.start);
         self.timeline.drop_tail_before(meta.key.start, range.start);
         let first = self.timeline.is_empty();
-        if !self.timeline.push(storage, meta.key.start, start, meta.end.min(range.end)) {
+        if !self
+            .timeline
+            .push(storage, meta.key.start, start, end_of(meta).min(range.end))
+        {
             return;
         }
         if first && let Some(key) = meta.table.key_at_or_before(start) {

@@ -131,7 +131,11 @@ impl LiveHub {
         let channel = self.channel(camera)?;
         channel.ready().await?;
         let state = channel.state.borrow();
-        state.tail.as_ref().map(|t| t.parameters().clone()).ok_or(LiveError::Silent)
+        state
+            .tail
+            .as_ref()
+            .map(|t| t.parameters().clone())
+            .ok_or(LiveError::Silent)
     }
 
     /// A viewer that starts at the newest key frame, or at the last one at or before `from` as far as the ring reaches.
@@ -303,9 +307,9 @@ fn push(tail: &mut LiveTail, frame: Frame) {
 
 /// Where in `backlog` a frame is, in its stored or its live form: files keep times to the millisecond.
 pub fn position_of(frame: &Frame, backlog: &[Frame]) -> Option<usize> {
-    backlog.iter().rposition(|f| {
-        f.track == frame.track && f.time.micros_since(frame.time).abs() <= 1000 && f.data == frame.data
-    })
+    backlog
+        .iter()
+        .rposition(|f| f.track == frame.track && f.time.micros_since(frame.time).abs() <= 1000 && f.data == frame.data)
 }
 
 /// Whether decoding can start at this frame of a stream with these tracks.

@@ -171,7 +171,9 @@ impl Outlet {
 
     /// Whether a track is sound.
     pub fn is_sound(&self, described: usize) -> bool {
-        self.tracks.iter().any(|t| t.described == described && t.video.is_none())
+        self.tracks
+            .iter()
+            .any(|t| t.described == described && t.video.is_none())
     }
 
     /// Sends what waits, for as long as that takes: a full connection is a pause. Cancel safe.
@@ -183,7 +185,11 @@ impl Outlet {
     /// Sends the datagrams that wait.
     pub async fn flush_datagrams(&mut self) -> io::Result<()> {
         while let Some(&(end, index, is_rtcp)) = self.datagrams.ends.get(self.datagrams.sent) {
-            let start = self.datagrams.sent.checked_sub(1).map_or(0, |i| self.datagrams.ends[i].0);
+            let start = self
+                .datagrams
+                .sent
+                .checked_sub(1)
+                .map_or(0, |i| self.datagrams.ends[i].0);
             if let Link::Datagrams { rtp, rtcp } = &self.tracks[index].link {
                 let (sender, to) = if is_rtcp { rtcp } else { rtp };
                 sender.send_to(&self.datagrams.bytes[start..end], *to).await?;

@@ -47,7 +47,9 @@ impl Pacer {
         let ahead = npt.micros_since(origin);
         let due = match u64::try_from(ahead) {
             Ok(us) => at + Duration::from_micros(us),
-            Err(_) => at.checked_sub(Duration::from_micros(ahead.unsigned_abs())).unwrap_or(now),
+            Err(_) => at
+                .checked_sub(Duration::from_micros(ahead.unsigned_abs()))
+                .unwrap_or(now),
         };
         let due = due.checked_sub(burst).unwrap_or(now);
         if now.saturating_duration_since(due) > LATE_MAX + burst {
@@ -128,6 +130,11 @@ impl MediaClock {
     /// The furthest media time so far.
     pub const fn reached(&self) -> i64 {
         self.reached
+    }
+
+    /// The media time that comes next: the start of a range that was not sent from yet.
+    pub fn upcoming(&self) -> i64 {
+        self.reached.max(self.base.0)
     }
 
     /// The wall clock that a sender report pairs with a media time: UTC of the footage at the start of the range, and from there on as

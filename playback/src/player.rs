@@ -151,10 +151,10 @@ impl Player {
     }
 
     async fn play(&mut self, stop: &Flag) -> io::Result<()> {
-        let start = match self.peek_now(stop).await? {
-            Some(npt) => self.clock.at(npt),
-            None => self.clock.reached(),
-        };
+        let start = self
+            .waiting
+            .as_ref()
+            .map_or(self.clock.upcoming(), |w| self.clock.at(w.2));
         self.report(start, None);
         loop {
             yield_if_needed().await;
@@ -179,14 +179,6 @@ impl Player {
         }
     }
 
-    /// The position of the first frame, unless it takes long to come: then the report goes out without it.
-    async fn peek_now(&mut self, stop: &Flag) -> io::Result<Option<Npt>> {
-        if self.waiting.is_none() && self.ending.is_none() {
-            self.pull(stop).await?;
-        }
-        Ok(self.waiting.as_ref().map(|w| w.2))
-    }
-
     /// Takes the next thing from the feed; sends what waits before it waits itself. False if it was stopped.
     async fn pull(&mut self, stop: &Flag) -> io::Result<bool> {
         let Some(feed) = &mut self.feed else { return Ok(false) };
@@ -197,7 +189,9 @@ impl Player {
                     return Ok(false);
                 }
                 let Some(feed) = &mut self.feed else { return Ok(false) };
-                let Some(item) = unless(stop, feed.next()).await else { return Ok(false) };
+                let Some(item) = unless(stop, feed.next()).await else {
+                    return Ok(false);
+                };
                 item
             }
         };
@@ -266,7 +260,10 @@ impl Player {
         if self.outlet.waiting() == 0 {
             return Ok(true);
         }
-        unless(stop, self.outlet.flush()).await.transpose().map(|done| done.is_some())
+        unless(stop, self.outlet.flush())
+            .await
+            .transpose()
+            .map(|done| done.is_some())
     }
 
     async fn end(&mut self, ending: Ending, stop: &Flag) -> io::Result<()> {

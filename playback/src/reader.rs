@@ -91,7 +91,12 @@ impl Files {
         let replaced = self.0.borrow_mut().insert(path.to_owned(), open);
         close(replaced).await;
         if self.0.borrow().len() > OPEN_MAX {
-            let oldest = self.0.borrow().iter().min_by_key(|(_, o)| o.used).map(|(p, _)| p.clone());
+            let oldest = self
+                .0
+                .borrow()
+                .iter()
+                .min_by_key(|(_, o)| o.used)
+                .map(|(p, _)| p.clone());
             let evicted = oldest.and_then(|p| self.0.borrow_mut().remove(&p));
             close(evicted).await;
         }
@@ -168,7 +173,9 @@ impl Reader {
     pub async fn cluster(&mut self, at: &ClusterRead) -> Result<Vec<Frame>, ClusterError> {
         self.prefetch(at.clone());
         let cancelled = || ClusterError::Cancelled { path: at.path.clone() };
-        let Some((_, task)) = &mut self.running else { return Err(cancelled()) };
+        let Some((_, task)) = &mut self.running else {
+            return Err(cancelled());
+        };
         let result = task.await;
         self.running = None;
         result.map_err(|_| cancelled())?

@@ -47,7 +47,9 @@ impl Resource {
         let track = match rest {
             [] => None,
             [one] if one.eq_ignore_ascii_case("replay") => return Err(not_served("ONVIF replay")),
-            [one] => Some(parse_track(one).ok_or_else(|| reply::not_found("There is nothing at this path of the camera"))?),
+            [one] => {
+                Some(parse_track(one).ok_or_else(|| reply::not_found("There is nothing at this path of the camera"))?)
+            }
             _ => return Err(reply::not_found("There is nothing at this path of the camera")),
         };
         let mut resource = Self {
@@ -83,7 +85,12 @@ impl Resource {
                 "audio" => self.audio = parse_switch("audio", value)?,
                 "pace" => self.paced = parse_switch("pace", value)?,
                 "scale" | "step" | "speed" => return Err(not_served(key)),
-                _ => return Err(reply::bad_request(format!("The URL parameter {} is not known", shown(key)))),
+                _ => {
+                    return Err(reply::bad_request(format!(
+                        "The URL parameter {} is not known",
+                        shown(key)
+                    )));
+                }
             }
         }
         let Some(start) = start else {
@@ -185,11 +192,17 @@ mod tests {
     #[test]
     fn live_and_archive_urls() {
         let live = parse("rtsp://h:8554/door").unwrap();
-        assert_eq!((live.what, live.track, live.audio, live.paced), (What::Live, None, true, true));
+        assert_eq!(
+            (live.what, live.track, live.audio, live.paced),
+            (What::Live, None, true, true)
+        );
         let track = parse("rtsp://h/door/track2?start=20261120T100000Z&gaps=keep&audio=0&pace=0").unwrap();
         assert_eq!((track.track, track.audio, track.paced), (Some(1), false, false));
         assert!(matches!(track.what, What::Archive(_, Gaps::Keep)));
-        assert_eq!(track.url, "rtsp://h/door?start=20261120T100000Z&gaps=keep&audio=0&pace=0");
+        assert_eq!(
+            track.url,
+            "rtsp://h/door?start=20261120T100000Z&gaps=keep&audio=0&pace=0"
+        );
         assert!(track.same_presentation(&parse(&track.url).unwrap()));
     }
 
@@ -197,7 +210,10 @@ mod tests {
     fn times_in_every_form() {
         let ten_to_eleven = ("20261120T100000Z".to_owned(), "20261120T110000Z".to_owned());
         assert_eq!(range("rtsp://h/c?start=2026-11-20T10:00:00Z"), ten_to_eleven);
-        assert_eq!(range("rtsp://h/c?start=2026-11-20T18:00:00+08:00&end=20261120T110000Z"), ten_to_eleven);
+        assert_eq!(
+            range("rtsp://h/c?start=2026-11-20T18:00:00+08:00&end=20261120T110000Z"),
+            ten_to_eleven
+        );
         assert_eq!(range("rtsp://h/c?start=-2h&end=-1h"), ten_to_eleven);
         assert_eq!(range("rtsp://h/c?start=-1h30m&end=now").0, "20261120T103000Z");
     }

@@ -19,11 +19,7 @@ use corenvr_shard::{
 use corenvr_store::Archive;
 
 use crate::{
-    Gate, LiveRouter, PlaybackStats, connection,
-    feed::Sources,
-    footage::Footage,
-    live::LiveHub,
-    reader::Files,
+    Gate, LiveRouter, PlaybackStats, connection, feed::Sources, footage::Footage, live::LiveHub, reader::Files,
     stats::count,
 };
 
@@ -62,7 +58,9 @@ pub struct ServerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
-    #[error("cannot listen for RTSP on {address}: {source}. Check [rtsp] listen, and whether another program has the port")]
+    #[error(
+        "cannot listen for RTSP on {address}: {source}. Check [rtsp] listen, and whether another program has the port"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -51,7 +51,10 @@ pub struct Session {
 
 enum State {
     Idle(Box<Player>),
-    Playing { task: Task<Box<Player>>, stop: Rc<Flag> },
+    Playing {
+        task: Task<Box<Player>>,
+        stop: Rc<Flag>,
+    },
     /// Its task failed inside.
     Lost,
 }
@@ -65,7 +68,9 @@ enum Mode {
     /// The range of the URL.
     Range,
     /// A UTC range on a live URL; open ones join the present.
-    Clock { open: bool },
+    Clock {
+        open: bool,
+    },
 }
 
 /// Who asks, and how.
@@ -141,7 +146,9 @@ impl Session {
             }
             _ => return Err(Response::new(StatusCode::UNSUPPORTED_TRANSPORT)),
         };
-        let State::Idle(player) = &mut self.state else { return Err(lost()) };
+        let State::Idle(player) = &mut self.state else {
+            return Err(lost());
+        };
         player.outlet.remove(track);
         answer.ssrc = Some(player.outlet.add(track, parameters, format.payload_type, link));
         Ok(answer)
@@ -202,7 +209,11 @@ impl Session {
                 let live = player.feed().is_some_and(Feed::is_live);
                 let class = if live { Class::Live } else { Class::Playback };
                 let stop = Rc::new(Flag::default());
-                let task = spawn(class, format!("play {}", self.described.resource.camera), player.run(stop.clone()));
+                let task = spawn(
+                    class,
+                    format!("play {}", self.described.resource.camera),
+                    player.run(stop.clone()),
+                );
                 self.state = State::Playing { task, stop };
             }
             other => self.state = other,
@@ -289,7 +300,9 @@ impl Session {
         let described = self.described.clone();
         if let Some(timeline) = &described.timeline {
             let end = range.end.map_or(timeline.len(), |e| timeline.npt_at(e));
-            return self.begin_range(shared, timeline, timeline.npt_at(range.start), end).await;
+            return self
+                .begin_range(shared, timeline, timeline.npt_at(range.start), end)
+                .await;
         }
         self.begin_clock(shared, range.start, range.end).await
     }
@@ -298,7 +311,9 @@ impl Session {
     async fn resume(&mut self, shared: &Shared) -> Result<Start, Response> {
         let back = self.client.resume_back_micros;
         let described = self.described.clone();
-        let State::Idle(player) = &mut self.state else { return Err(lost()) };
+        let State::Idle(player) = &mut self.state else {
+            return Err(lost());
+        };
         let joined = player.feed().is_some_and(Feed::is_live);
         let position = player.position().filter(|_| !player.finished());
         match (self.mode, position, &described.timeline) {
@@ -310,7 +325,8 @@ impl Session {
             }
             (Mode::Range, Some(npt), Some(timeline)) if back > 0 => {
                 let end = player.feed().and_then(Feed::end).unwrap_or(timeline.len());
-                self.begin_range(shared, timeline, npt.offset(-back).max(Npt::ZERO), end).await
+                self.begin_range(shared, timeline, npt.offset(-back).max(Npt::ZERO), end)
+                    .await
             }
             (Mode::Range | Mode::Clock { .. }, Some(_), _) => match player.peek().await {
                 Some(npt) => {
@@ -334,7 +350,9 @@ impl Session {
     async fn begin_live(&mut self, shared: &Shared) -> Result<Start, Response> {
         let camera = self.described.resource.camera.clone();
         self.allowed(shared, Action::Live)?;
-        let State::Idle(player) = &mut self.state else { return Err(lost()) };
+        let State::Idle(player) = &mut self.state else {
+            return Err(lost());
+        };
         // Positions of live play count on over pauses, so that the client's clock does.
         let npt = player.position().map_or(Npt::ZERO, |p| p.offset(1));
         let tracks = self.described.tracks.clone();
@@ -346,9 +364,17 @@ impl Session {
         Ok(start)
     }
 
-    async fn begin_range(&mut self, shared: &Shared, timeline: &Timeline, start: Npt, end: Npt) -> Result<Start, Response> {
+    async fn begin_range(
+        &mut self,
+        shared: &Shared,
+        timeline: &Timeline,
+        start: Npt,
+        end: Npt,
+    ) -> Result<Start, Response> {
         self.allowed(shared, Action::Playback)?;
-        let started = self.begin_archive(shared, timeline.clone(), start, Some(end), false).await?;
+        let started = self
+            .begin_archive(shared, timeline.clone(), start, Some(end), false)
+            .await?;
         self.mode = Mode::Range;
         Ok(started)
     }
@@ -367,7 +393,9 @@ impl Session {
         };
         let (_, timeline) = find_range(&shared.sources.footage, &camera, range, Gaps::Skip).await?;
         let end = to.is_some().then(|| timeline.len());
-        let start = self.begin_archive(shared, timeline, Npt::ZERO, end, to.is_none()).await?;
+        let start = self
+            .begin_archive(shared, timeline, Npt::ZERO, end, to.is_none())
+            .await?;
         self.mode = Mode::Clock { open: to.is_none() };
         Ok(start)
     }
@@ -389,13 +417,21 @@ impl Session {
         };
         let plan = Plan::new(timeline, start, end).ok_or_else(gone)?;
         let tracks = self.described.tracks.clone();
-        let mut feed = Feed::archive(shared.sources.clone(), resource.camera.clone(), tracks, plan, joins_live);
+        let mut feed = Feed::archive(
+            shared.sources.clone(),
+            resource.camera.clone(),
+            tracks,
+            plan,
+            joins_live,
+        );
         let start = start_of(&mut feed).await?;
         if !feed.fits() {
             let reason = "The footage there has another codec: open the URL anew with a start from there";
             return Err(Response::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).because(reason));
         }
-        let State::Idle(player) = &mut self.state else { return Err(lost()) };
+        let State::Idle(player) = &mut self.state else {
+            return Err(lost());
+        };
         player.begin(feed, start, gaps, burst);
         Ok(start)
     }
@@ -405,7 +441,8 @@ impl Session {
         match shared.gate.access(self.user.as_deref(), action, camera) {
             Access::Allow => Ok(()),
             Access::NeedLogin | Access::Forbid => {
-                Err(Response::new(StatusCode::FORBIDDEN).because(format!("{} of {camera} is not allowed", action.name())))
+                Err(Response::new(StatusCode::FORBIDDEN)
+                    .because(format!("{} of {camera} is not allowed", action.name())))
             }
         }
     }

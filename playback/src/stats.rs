@@ -305,7 +305,6 @@ mod tests {
         assert_eq!(stats.snapshot().counters.sessions, 1);
     }
 
-
     #[test]
     fn a_bit_rate_of_no_time_is_no_division_by_zero() {
         assert_eq!(bitrate(1000, Duration::ZERO), 8_000_000);

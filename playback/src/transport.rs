@@ -129,7 +129,12 @@ impl PortPair {
             // Not the kernel's choice, which is odd half of the time and often has a busy neighbour.
             let port = rand::random_range(10_000..32_000u16) * 2;
             let bind = |port| UdpSocket::bind(SocketAddr::new(ip, port), UDP_RECEIVE_BUFFER);
-            match bind(port).and_then(|rtp| Ok(Self { rtp, rtcp: bind(port + 1)? })) {
+            match bind(port).and_then(|rtp| {
+                Ok(Self {
+                    rtp,
+                    rtcp: bind(port + 1)?,
+                })
+            }) {
                 Ok(pair) => return Ok(pair),
                 Err(e) => failure = e,
             }

@@ -90,6 +90,12 @@ struct Filter {
     need_key: bool,
 }
 
+/// The moment after the last frame of a segment. One that is still open is not known to last longer than that frame's own moment.
+pub fn end_of(meta: &SegmentMeta) -> WallTime {
+    let behind_last = meta.table.last().map(|t| t.offset(1000));
+    behind_last.map_or(meta.end, |t| t.max(meta.end))
+}
+
 impl Plan {
     /// Plays `timeline` from `start` until `end`; without an end, everything that there is and what [`Self::grow`] adds.
     /// `None` if the timeline is empty.
@@ -237,10 +243,13 @@ impl Plan {
                     self.meta = Some(meta.clone());
                     grown = true;
                 }
-                grown |= meta.end > last.end;
-                self.timeline.grow(meta.end);
+                let end = end_of(meta);
+                grown |= end > last.end;
+                self.timeline.grow(end);
             } else if last.is_none_or(|p| p.segment < meta.key.start) {
-                grown |= self.timeline.push(*storage, meta.key.start, meta.key.start, meta.end);
+                grown |= self
+                    .timeline
+                    .push(*storage, meta.key.start, meta.key.start, end_of(meta));
             }
         }
         grown
@@ -305,12 +314,17 @@ impl Plan {
     }
 
     fn is_video(&self, frame: &Frame) -> bool {
-        let track = self.meta.as_ref().and_then(|m| m.tracks.get(usize::from(frame.track.0)));
+        let track = self
+            .meta
+            .as_ref()
+            .and_then(|m| m.tracks.get(usize::from(frame.track.0)));
         track.is_some_and(CodecParameters::is_video)
     }
 
     fn has_video(&self) -> bool {
-        self.meta.as_ref().is_some_and(|m| m.tracks.iter().any(CodecParameters::is_video))
+        self.meta
+            .as_ref()
+            .is_some_and(|m| m.tracks.iter().any(CodecParameters::is_video))
     }
 }
 

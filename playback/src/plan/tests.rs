@@ -41,7 +41,13 @@ fn frame(track: u8, time: WallTime, key: bool, n: u32) -> Frame {
 }
 
 /// A segment of `gops` groups of `gop` pictures, `per_cluster` frames to a cluster.
-fn segment(start: WallTime, gops: usize, gop: usize, per_cluster: usize, first: u32) -> (Arc<SegmentMeta>, Vec<Vec<Frame>>) {
+fn segment(
+    start: WallTime,
+    gops: usize,
+    gop: usize,
+    per_cluster: usize,
+    first: u32,
+) -> (Arc<SegmentMeta>, Vec<Vec<Frame>>) {
     let mut all = Vec::new();
     for i in 0..gops * gop {
         let t = start.offset(i as i64 * FRAME);
@@ -53,12 +59,16 @@ fn segment(start: WallTime, gops: usize, gop: usize, per_cluster: usize, first: 
     let mut table = Table::default();
     for (i, cluster) in clusters.iter().enumerate() {
         let offset = CLUSTER_LEN * (i as u64 + 1);
-        let keys = cluster.iter().enumerate().filter(|(_, f)| f.key && f.track.0 == 0).map(|(j, f)| KeyFrame {
-            time: f.time,
-            offset: offset + j as u64 * 8 + 4,
-            size: 4,
-            block: offset + j as u64 * 8,
-        });
+        let keys = cluster
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| f.key && f.track.0 == 0)
+            .map(|(j, f)| KeyFrame {
+                time: f.time,
+                offset: offset + j as u64 * 8 + 4,
+                size: 4,
+                block: offset + j as u64 * 8,
+            });
         table.push(&ClusterInfo {
             offset,
             len: CLUSTER_LEN as u32,
@@ -123,16 +133,29 @@ impl World {
 
     /// What is to come when playing from `start` to `end`, by definition.
     fn defined(&self, line: &Timeline, start: Npt, end: Npt) -> Vec<(Frame, Npt)> {
-        let Some((first, t)) = line.at(start) else { return Vec::new() };
+        let Some((first, t)) = line.at(start) else {
+            return Vec::new();
+        };
         let mut out = Vec::new();
         for (piece, (_, clusters)) in line.pieces().iter().zip(&self.0).skip(first) {
             let begin = piece.segment == line.pieces()[first].segment;
-            let all: Vec<(usize, &Frame)> = clusters.iter().enumerate().flat_map(|(i, c)| c.iter().map(move |f| (i, f))).collect();
+            let all: Vec<(usize, &Frame)> = clusters
+                .iter()
+                .enumerate()
+                .flat_map(|(i, c)| c.iter().map(move |f| (i, f)))
+                .collect();
             let video_key = |f: &Frame| f.track.0 == 0 && f.key;
-            let key = all.iter().rposition(|(_, f)| begin && video_key(f) && f.time <= t).unwrap_or(0);
+            let key = all
+                .iter()
+                .rposition(|(_, f)| begin && video_key(f) && f.time <= t)
+                .unwrap_or(0);
             let (cluster, from) = (all[key].0, all[key].1.time);
             for (i, (c, f)) in all.iter().enumerate() {
-                let wanted = if f.track.0 == 0 { i >= key } else { *c >= cluster && (!begin || f.time >= from) };
+                let wanted = if f.track.0 == 0 {
+                    i >= key
+                } else {
+                    *c >= cluster && (!begin || f.time >= from)
+                };
                 let npt = piece.npt_of(f.time);
                 if wanted && npt < end {
                     out.push(((*f).clone(), npt));
@@ -242,7 +265,10 @@ proptest! {
 #[test]
 fn a_growing_segment_is_played_to_its_new_end_and_into_the_next() {
     let start = WallTime::from_millis(1_000_000_000);
-    let whole = World(vec![segment(start, 4, 10, 20, 0), segment(start.offset(40 * FRAME), 1, 10, 20, 1000)]);
+    let whole = World(vec![
+        segment(start, 4, 10, 20, 0),
+        segment(start.offset(40 * FRAME), 1, 10, 20, 1000),
+    ]);
     let (meta, clusters) = &whole.0[0];
     let mut young = (**meta).clone();
     young.table.clusters.truncate(2);
@@ -255,7 +281,10 @@ fn a_growing_segment_is_played_to_its_new_end_and_into_the_next() {
     assert!(!plan.grow(&[(0, early.0[0].0.clone())]), "nothing is new");
     assert!(plan.grow(&[(0, meta.clone()), (0, whole.0[1].0.clone())]));
     got.extend(whole.play(&mut plan, usize::MAX));
-    let numbers: Vec<u32> = got.iter().map(|t| u32::from_be_bytes(t.frame.data[..].try_into().unwrap())).collect();
+    let numbers: Vec<u32> = got
+        .iter()
+        .map(|t| u32::from_be_bytes(t.frame.data[..].try_into().unwrap()))
+        .collect();
     assert_eq!(numbers, (0..80).chain(1000..1020).collect::<Vec<_>>());
     assert_eq!(got.last().unwrap().npt, Npt(49 * FRAME + 3000));
 }

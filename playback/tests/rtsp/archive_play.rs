@@ -55,7 +55,12 @@ fn every_frame_comes_once_in_order_over_segments_and_gaps() {
     // The gap is not heard of, and key frames carry their parameter sets.
     for frame in got.iter().filter(|g| g.track == 0) {
         let expected = frame.n as f64 / 25.0;
-        assert!((reply.position(frame) - expected).abs() < 0.05, "{} {}", frame.n, reply.position(frame));
+        assert!(
+            (reply.position(frame) - expected).abs() < 0.05,
+            "{} {}",
+            frame.n,
+            reply.position(frame)
+        );
         assert_eq!(frame.sets, frame.key);
     }
     // The session is there after the end: once more from the middle.
@@ -80,7 +85,10 @@ fn frames_come_at_their_pace_over_udp() {
     assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
     assert_same(&got, &all);
     assert_eq!(client.to_bye().len(), 0);
-    assert!(begun.elapsed() > Duration::from_millis(2500), "BYE comes a second after the end");
+    assert!(
+        begun.elapsed() > Duration::from_millis(2500),
+        "BYE comes a second after the end"
+    );
 }
 
 #[test]
@@ -101,7 +109,10 @@ fn pause_and_resume_lose_and_repeat_nothing() {
             let next = client.frames(1).remove(0);
             assert!((again.position(&next) - again.start).abs() < 0.002);
             assert_eq!(again.info[next.track].rtptime, Some(next.rtp));
-            assert!((reply.position(&next) - next.n as f64 / 25.0).abs() < 0.01, "time goes on over a pause");
+            assert!(
+                (reply.position(&next) - next.n as f64 / 25.0).abs() < 0.01,
+                "time goes on over a pause"
+            );
             got.push(next);
             got.extend(client.frames(10));
         }
@@ -150,18 +161,27 @@ fn a_range_starts_at_the_key_frame_before_and_ends_where_it_was_asked_to() {
     // From the middle of the second GOP to the middle of the gap.
     let url = server.url("door?start=2026-11-20T12:00:03Z&end=2026-11-20T12:00:30Z&pace=0");
     let mut client = Client::open(&url, false);
-    assert_eq!(client.sdp.as_ref().unwrap().range.unwrap().to_string(), "npt=0.000-10.000");
+    assert_eq!(
+        client.sdp.as_ref().unwrap().range.unwrap().to_string(),
+        "npt=0.000-10.000"
+    );
     played(&client.play(None));
     assert_same(&client.to_bye(), &all[100..600]);
     // By the clock, on the same session, with the reply in the same unit.
     let reply = client.play(Some("clock=20261120T120005.5Z-20261120T120007Z"));
-    assert_eq!(reply.headers.get("Range"), Some("clock=20261120T120004Z-20261120T120007Z"));
+    assert_eq!(
+        reply.headers.get("Range"),
+        Some("clock=20261120T120004Z-20261120T120007Z")
+    );
     let mut wanted = all[200..350].to_vec();
     wanted.retain(|f| f.time < at(7000));
     assert_same(&client.to_bye(), &wanted);
     // In the gap: from the first frame behind it.
     let reply = client.play(Some("clock=20261120T120020Z-"));
-    assert_eq!(reply.headers.get("Range"), Some("clock=20261120T120010Z-20261120T120012Z"));
+    assert_eq!(
+        reply.headers.get("Range"),
+        Some("clock=20261120T120010Z-20261120T120012Z")
+    );
 }
 
 #[test]
@@ -171,7 +191,10 @@ fn gaps_are_kept_on_request() {
     storage.sealed("door", tracks(), &frames(50, 50, at(10_000)));
     let server = Server::start(&[&storage]);
     let mut client = Client::open(&url(&server, "&gaps=keep&pace=0"), false);
-    assert_eq!(client.sdp.as_ref().unwrap().range.unwrap().to_string(), "npt=0.000-12.000");
+    assert_eq!(
+        client.sdp.as_ref().unwrap().range.unwrap().to_string(),
+        "npt=0.000-12.000"
+    );
     let reply = played(&client.play(Some("npt=0-")));
     for frame in client.to_bye().iter().filter(|g| g.track == 0) {
         let expected = frame.n as f64 / 25.0 + if frame.n >= 50 { 8.0 } else { 0.0 };
@@ -203,7 +226,9 @@ fn pictures_stored_out_of_order_are_whole_at_the_end() {
 fn new_parameters_of_the_same_codec_travel_in_band_and_another_codec_ends_the_range() {
     let storage = Storage::new();
     storage.sealed("door", tracks(), &frames(0, 50, at(0)));
-    let CodecParameters::Video(mut other) = h264() else { unreachable!() };
+    let CodecParameters::Video(mut other) = h264() else {
+        unreachable!()
+    };
     // The same stream with another PPS.
     other.extra = [&other.extra[..other.extra.len() - 1], &[0x21]].concat().into();
     let other = CodecParameters::Video(other);
@@ -243,7 +268,9 @@ fn what_cannot_be_read_is_passed_over() {
     // The second segment is deleted behind the index's back, and a cluster in the middle of the third is overwritten.
     std::fs::remove_file(&files[1]).unwrap();
     let mut bytes = std::fs::read(&files[2]).unwrap();
-    let clusters = (0..bytes.len()).step_by(4096).filter(|i| bytes[*i..].starts_with(&[0x1F, 0x43, 0xB6, 0x75]));
+    let clusters = (0..bytes.len())
+        .step_by(4096)
+        .filter(|i| bytes[*i..].starts_with(&[0x1F, 0x43, 0xB6, 0x75]));
     let second = clusters.collect::<Vec<_>>()[1];
     bytes[second..second + 64].fill(0xFF);
     std::fs::write(&files[2], bytes).unwrap();

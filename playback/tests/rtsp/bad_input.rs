@@ -3,10 +3,7 @@
 use std::io::Read;
 
 use corenvr_playback::Limits;
-use corenvr_proto::{
-    auth::{Authenticator, Credentials, parse_challenges},
-    rtsp::Method,
-};
+use corenvr_proto::rtsp::Method;
 
 use crate::{
     client::{Client, played},
@@ -27,8 +24,16 @@ fn urls_that_cannot_be_served_say_why() {
     let storage = storage();
     let server = Server::start(&[&storage]);
     for (path, status, reason) in [
-        ("door?start=20261120T130000Z", 404, "the nearest is at 2026-11-20T12:00:0"),
-        ("attic?start=20261120T120000Z", 404, "There is no footage of a camera attic"),
+        (
+            "door?start=20261120T130000Z",
+            404,
+            "the nearest is at 2026-11-20T12:00:0",
+        ),
+        (
+            "attic?start=20261120T120000Z",
+            404,
+            "There is no footage of a camera attic",
+        ),
         ("Door", 404, "is not a camera name"),
         ("", 404, "names no camera"),
         ("door/replay", 501, "not served"),
@@ -64,7 +69,11 @@ fn wrong_requests_leave_the_session_and_its_neighbours_playing() {
         (Method::Play, vec![("Require", "onvif-replay")], 551),
         (Method::Play, vec![("Require", "made.up")], 551),
         (Method::Setup, vec![("Transport", "RTP/AVP;multicast")], 461),
-        (Method::Setup, vec![("Transport", "RTP/AVP;unicast;client_port=5000-5001")], 459),
+        (
+            Method::Setup,
+            vec![("Transport", "RTP/AVP;unicast;client_port=5000-5001")],
+            459,
+        ),
         (Method::Record, vec![], 405),
         (Method::GetParameter, vec![], 200),
         (Method::Options, vec![], 200),
@@ -96,8 +105,7 @@ fn a_camera_that_is_not_open_to_all_needs_the_right_login() {
     let mut client = Client::connect(&url);
     let response = client.describe();
     assert_eq!(response.status.as_u16(), 401);
-    let challenges = parse_challenges(response.headers.get_all("WWW-Authenticate"));
-    assert!(challenges.len() >= 2);
+    assert!(response.headers.get_all("WWW-Authenticate").count() >= 2);
     let basic = |user: &str, password: &str| {
         use std::fmt::Write;
         // Base64 by hand: the tests need no crate for one header.
@@ -106,7 +114,11 @@ fn a_camera_that_is_not_open_to_all_needs_the_right_login() {
         for chunk in format!("{user}:{password}").as_bytes().chunks(3) {
             let word = chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
             for i in 0..4 {
-                let c = if i <= chunk.len() { TABLE[(word >> (18 - 6 * i) & 63) as usize] as char } else { '=' };
+                let c = if i <= chunk.len() {
+                    TABLE[(word >> (18 - 6 * i) & 63) as usize] as char
+                } else {
+                    '='
+                };
                 write!(out, "{c}").unwrap();
             }
         }
@@ -123,7 +135,6 @@ fn a_camera_that_is_not_open_to_all_needs_the_right_login() {
     client.frames(10);
     assert_eq!(server.stats.snapshot().sessions[0].user.as_deref(), Some("alice"));
     assert!(server.stats.snapshot().counters.logins_refused >= 2);
-    let _ = (Authenticator::new, Credentials::new("", ""));
 }
 
 #[test]
@@ -164,5 +175,8 @@ fn more_sessions_than_a_connection_may_have_are_refused() {
         client.session = None;
         statuses.push(client.setup(0, true).status.as_u16());
     }
-    assert!(statuses.starts_with(&[200; 4]) && statuses.ends_with(&[453; 4]), "{statuses:?}");
+    assert!(
+        statuses.starts_with(&[200; 4]) && statuses.ends_with(&[453; 4]),
+        "{statuses:?}"
+    );
 }

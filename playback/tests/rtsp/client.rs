@@ -110,7 +110,9 @@ impl Client {
 
     pub fn request(&mut self, method: Method, url: &str, headers: &[(&'static str, &str)]) -> Response {
         self.cseq += 1;
-        let mut request = Request::new(method, url).with("CSeq", self.cseq.to_string()).with("User-Agent", self.agent);
+        let mut request = Request::new(method, url)
+            .with("CSeq", self.cseq.to_string())
+            .with("User-Agent", self.agent);
         if let Some(session) = &self.session {
             request = request.with("Session", session.clone());
         }
@@ -156,7 +158,10 @@ impl Client {
             channel: index as u8 * 2,
         };
         let transport = if udp {
-            let pair = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+            let pair = (
+                UdpSocket::bind("127.0.0.1:0").unwrap(),
+                UdpSocket::bind("127.0.0.1:0").unwrap(),
+            );
             let port = |s: &UdpSocket| s.local_addr().unwrap().port();
             let text = format!("RTP/AVP;unicast;client_port={}-{}", port(&pair.0), port(&pair.1));
             pair.0.set_nonblocking(true).unwrap();
@@ -164,7 +169,11 @@ impl Client {
             track.udp = Some(pair);
             text
         } else {
-            format!("RTP/AVP/TCP;unicast;interleaved={}-{}", track.channel, track.channel + 1)
+            format!(
+                "RTP/AVP/TCP;unicast;interleaved={}-{}",
+                track.channel,
+                track.channel + 1
+            )
         };
         let response = self.request(Method::Setup, &media.control.unwrap(), &[("Transport", &transport)]);
         if response.status.is_success() {
@@ -224,7 +233,11 @@ impl Client {
             }
             assert!(Instant::now() < deadline, "nothing comes");
             self.read_datagrams();
-            let wait = if self.tracks.iter().any(|t| t.udp.is_some()) { 1 } else { 100 };
+            let wait = if self.tracks.iter().any(|t| t.udp.is_some()) {
+                1
+            } else {
+                100
+            };
             assert!(self.read_stream(Duration::from_millis(wait)).unwrap().is_none());
         }
     }
@@ -284,7 +297,11 @@ impl Client {
                 self.input.extend_from_slice(&buffer[..n]);
             }
             // The executor's rings interrupt system calls of the whole process.
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
             Err(e) => return Err(e),
         }
         Ok(self.decode())
@@ -307,7 +324,9 @@ impl Client {
             let channel = self.tracks[i].channel;
             for rtcp in [0, 1] {
                 loop {
-                    let Some((rtp_socket, rtcp_socket)) = &self.tracks[i].udp else { break };
+                    let Some((rtp_socket, rtcp_socket)) = &self.tracks[i].udp else {
+                        break;
+                    };
                     let socket = if rtcp == 0 { rtp_socket } else { rtcp_socket };
                     let Ok(n) = socket.recv(&mut buffer) else { break };
                     self.packet(channel + rtcp, Bytes::copy_from_slice(&buffer[..n]));
@@ -317,7 +336,11 @@ impl Client {
     }
 
     fn packet(&mut self, channel: u8, payload: Bytes) {
-        let track = self.tracks.iter_mut().find(|t| t.channel == channel & !1).expect("a channel that was set up");
+        let track = self
+            .tracks
+            .iter_mut()
+            .find(|t| t.channel == channel & !1)
+            .expect("a channel that was set up");
         if channel & 1 == 1 {
             for packet in rtcp::parse(&payload) {
                 match packet {
@@ -334,7 +357,12 @@ impl Client {
         }
         let packet = Packet::parse(payload).unwrap();
         if let Some(last) = track.sequence.replace(packet.sequence) {
-            assert_eq!(packet.sequence, last.wrapping_add(1), "sequence numbers of track {}", track.index);
+            assert_eq!(
+                packet.sequence,
+                last.wrapping_add(1),
+                "sequence numbers of track {}",
+                track.index
+            );
         }
         assert_eq!(*track.ssrc.get_or_insert(packet.ssrc), packet.ssrc);
         track.depacketizer.push(&packet, 0).unwrap();
@@ -346,11 +374,21 @@ impl Track {
     fn poll(&mut self, events: &mut VecDeque<Event>) {
         while let Some(unit) = self.depacketizer.poll() {
             assert!(!unit.damaged && unit.lost == 0);
-            let (data, sets) = if self.index == 0 { without_sets(&unit.data) } else { (unit.data, false) };
-            let number = if self.index == 0 { data.get(5..13) } else { data.get(..8) };
+            let (data, sets) = if self.index == 0 {
+                without_sets(&unit.data)
+            } else {
+                (unit.data, false)
+            };
+            let number = if self.index == 0 {
+                data.get(5..13)
+            } else {
+                data.get(..8)
+            };
             events.push_back(Event::Frame(Got {
                 track: self.index,
-                n: number.and_then(|b| std::str::from_utf8(b).ok()?.parse().ok()).unwrap_or(-1),
+                n: number
+                    .and_then(|b| std::str::from_utf8(b).ok()?.parse().ok())
+                    .unwrap_or(-1),
                 rtp: unit.timestamp,
                 data,
                 key: unit.key,

@@ -1,11 +1,6 @@
 //! Archives for tests: frames whose bytes say which they are, written by the real segment writer.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use corenvr_media::{
@@ -143,7 +138,11 @@ impl Storage {
             tracks,
             gap_before: None,
         };
-        let opened = self.worker.call_blocking(move |a| a.open_segment(header)).unwrap().unwrap();
+        let opened = self
+            .worker
+            .call_blocking(move |a| a.open_segment(header))
+            .unwrap()
+            .unwrap();
         let writer = SegmentWriter::new(opened.header).unwrap();
         let file = File::options().write(true).open(&opened.path).unwrap();
         file.write_all_at(writer.header_block(), 0).unwrap();

@@ -51,7 +51,12 @@ fn viewers_start_at_the_last_key_frame_and_share_one_subscription() {
     assert!(got[0].key && got[0].sets);
     // The backlog of 1.2 s passes in 0.3 s, what follows at its own pace.
     let at = |n: i64| reply.position(got.iter().find(|g| g.track == 0 && g.n == n).unwrap());
-    assert!(at(50).abs() < 0.001 && (at(79) - 0.3).abs() < 0.01, "{} {}", at(50), at(79));
+    assert!(
+        at(50).abs() < 0.001 && (at(79) - 0.3).abs() < 0.01,
+        "{} {}",
+        at(50),
+        at(79)
+    );
     assert!((at(118) - at(79) - 39.0 / 25.0).abs() < 0.01);
     let mut second = Client::open(&server.url("door"), true);
     played(&second.play(None));
@@ -81,7 +86,10 @@ fn a_removed_camera_says_goodbye_and_an_unknown_one_is_not_found() {
     server.cameras.send("door", &LiveItem::End);
     assert_eq!(numbers(&client.to_bye()), (0..10).collect::<Vec<_>>());
     let response = Client::connect(&server.url("window")).describe();
-    assert_eq!((response.status.as_u16(), &*response.reason), (404, "There is no camera window"));
+    assert_eq!(
+        (response.status.as_u16(), &*response.reason),
+        (404, "There is no camera window")
+    );
 }
 
 #[test]
@@ -91,7 +99,9 @@ fn another_codec_ends_a_live_session() {
     push(&server, &frames(0, 10, now()));
     let mut client = Client::open(&server.url("door"), false);
     played(&client.play(None));
-    server.cameras.send("door", &LiveItem::Parameters([h265(), pcma()].into()));
+    server
+        .cameras
+        .send("door", &LiveItem::Parameters([h265(), pcma()].into()));
     push(&server, &frames(50, 10, now()));
     assert_eq!(numbers(&client.to_bye()), (0..10).collect::<Vec<_>>());
 }
@@ -109,27 +119,26 @@ fn a_viewer_who_does_not_read_skips_to_a_key_frame_and_disturbs_nobody() {
     // 28 MB, more than any buffer on the way holds; the quick viewer is kept in step.
     for part in all[100..].chunks(200) {
         push(&server, part);
-        until(&mut quick, i64::from(part.last().unwrap().track.0) * 0 + last_picture(part) - 1);
+        until(&mut quick, last_picture(part) - 1);
     }
     let deadline = Instant::now() + Duration::from_secs(20);
     while server.stats.snapshot().counters.live_skipped == 0 {
         assert!(Instant::now() < deadline, "{:?}", server.stats.snapshot());
-        until_skip(&mut slow);
+        slow.frames(100);
     }
     let got = until(&mut slow, 11_998);
     let seen = numbers(&got);
     for pair in seen.windows(2) {
-        assert!(pair[1] == pair[0] + 1 || pair[1] % 50 == 0 && pair[1] > pair[0], "{pair:?}");
+        assert!(
+            pair[1] == pair[0] + 1 || pair[1] % 50 == 0 && pair[1] > pair[0],
+            "{pair:?}"
+        );
     }
 }
 
 fn last_picture(part: &[Frame]) -> i64 {
     let last = part.iter().rev().find(|f| f.track.0 == 0).unwrap();
     std::str::from_utf8(&last.data[5..13]).unwrap().parse().unwrap()
-}
-
-fn until_skip(client: &mut Client) {
-    client.frames(100);
 }
 
 #[test]
@@ -146,7 +155,10 @@ fn playback_of_what_is_being_recorded_joins_the_present() {
     push(&server, &all[..2 * 120]);
     let mut client = Client::open(&server.url("door"), false);
     let response = client.play(Some(&format!("clock={}-", start.to_clock())));
-    assert_eq!(response.headers.get("Range").unwrap(), format!("clock={}-", start.to_clock()));
+    assert_eq!(
+        response.headers.get("Range").unwrap(),
+        format!("clock={}-", start.to_clock())
+    );
     let mut got = until(&mut client, 60);
     // While it plays, the recorder goes on.
     open.flush(&all[2 * 100..2 * 150]);
@@ -176,10 +188,13 @@ fn a_url_without_an_end_reaches_to_what_is_recorded_and_stays_that_long() {
     let server = Server::start(&[&storage]);
     let url = server.url(&format!("door?start={}&pace=0", start.to_clock()));
     let mut client = Client::open(&url, false);
-    assert_eq!(client.sdp.as_ref().unwrap().range.unwrap().to_string(), "npt=0.000-4.000");
+    assert_eq!(
+        client.sdp.as_ref().unwrap().range.unwrap().to_string(),
+        "npt=0.000-3.961"
+    );
     open.flush(&all[2 * 100..2 * 150]);
     let reply = played(&client.play(None));
-    assert_eq!(reply.end, Some(4.0));
+    assert_eq!(reply.end, Some(3.961));
     assert_eq!(numbers(&client.to_bye()), (0..100).collect::<Vec<_>>());
     open.seal();
     played(&client.play(Some("npt=1-")));
@@ -197,9 +212,14 @@ fn sender_reports_pair_rtp_time_with_the_time_of_the_footage() {
     for target in [2, 0] {
         let reply = played(&client.play(Some(&format!("npt={target}-"))));
         client.forget();
-        let Event::Report(0, info) = client.next() else { panic!("a report comes first") };
+        let Event::Report(0, info) = client.next() else {
+            panic!("a report comes first")
+        };
         let wall = WallTime::from_ntp(info.ntp);
-        assert!(wall.micros_since(start.offset(target * 1_000_000)).abs() < 10, "{wall}");
+        assert!(
+            wall.micros_since(start.offset(target * 1_000_000)).abs() < 10,
+            "{wall} {start} {target}"
+        );
         assert_eq!(Some(info.rtp), reply.info[0].rtptime);
     }
 }

@@ -17,7 +17,8 @@ use crate::{
 };
 
 fn installed(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok() || Command::new(program).arg("-version").output().is_ok();
+    let found = Command::new(program).arg("--version").output().is_ok()
+        || Command::new(program).arg("-version").output().is_ok();
     if !found {
         println!("skipped: {program} is not installed");
     }
@@ -26,9 +27,18 @@ fn installed(program: &str) -> bool {
 
 /// Runs a program for a minute at most and returns what it printed.
 fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new("timeout").arg("60").arg(program).args(args).output().unwrap();
+    let output = Command::new("timeout")
+        .arg("60")
+        .arg(program)
+        .args(args)
+        .output()
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {} {errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {} {errors}",
+        output.status
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -47,13 +57,29 @@ impl Clip {
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let (h264, aac) = (path("v.h264"), path("a.aac"));
         let picture = "testsrc=size=320x240:rate=25";
-        let coding = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-g", "25", "-bf", "0", "-bsf:v", "h264_metadata=aud=insert"];
+        let coding = [
+            "-pix_fmt",
+            "yuv420p",
+            "-c:v",
+            "libx264",
+            "-g",
+            "25",
+            "-bf",
+            "0",
+            "-bsf:v",
+            "h264_metadata=aud=insert",
+        ];
         let mut args = vec!["-y", "-v", "error", "-f", "lavfi", "-i", picture, "-t", "6"];
         args.extend(coding);
         args.push(&h264);
         run("ffmpeg", &args);
         let tone = "sine=frequency=440:sample_rate=48000";
-        run("ffmpeg", &["-y", "-v", "error", "-f", "lavfi", "-i", tone, "-t", "6", "-c:a", "aac", &aac]);
+        run(
+            "ffmpeg",
+            &[
+                "-y", "-v", "error", "-f", "lavfi", "-i", tone, "-t", "6", "-c:a", "aac", &aac,
+            ],
+        );
         let units = annex_b(&std::fs::read(&h264).unwrap());
         let of_type = |t: u8| units.iter().flatten().find(|n| n[0] & 0x1F == t).unwrap().clone();
         let (sps, pps) = (of_type(7), of_type(8));
@@ -81,7 +107,12 @@ impl Clip {
             // As cameras send them, parameter sets are in every key frame; here they are in the description only.
             pictures: units
                 .iter()
-                .map(|u| u.iter().filter(|n| !matches!(n[0] & 0x1F, 7..=9)).flat_map(prefixed).collect())
+                .map(|u| {
+                    u.iter()
+                        .filter(|n| !matches!(n[0] & 0x1F, 7..=9))
+                        .flat_map(prefixed)
+                        .collect()
+                })
                 .collect(),
             sounds: adts(&std::fs::read(&aac).unwrap()),
         }
@@ -102,7 +133,9 @@ impl Clip {
             key,
             data: data.clone(),
         };
-        let pictures = (0..).zip(&self.pictures).map(|(i, d)| frame(0, i * 40_000, i % 25 == 0, d));
+        let pictures = (0..)
+            .zip(&self.pictures)
+            .map(|(i, d)| frame(0, i * 40_000, i % 25 == 0, d));
         let sounds = (0..).zip(&self.sounds).map(|(i, d)| frame(1, i * 64_000 / 3, true, d));
         let mut all: Vec<Frame> = pictures.chain(sounds).collect();
         all.sort_by_key(|f| f.time);
@@ -126,7 +159,12 @@ impl Clip {
 /// The access units of a stream with delimiters, as lists of NAL units.
 fn annex_b(data: &[u8]) -> Vec<Vec<Vec<u8>>> {
     let mut nals: Vec<Vec<u8>> = Vec::new();
-    let starts: Vec<usize> = data.windows(3).enumerate().filter(|(_, w)| *w == [0, 0, 1]).map(|(i, _)| i + 3).collect();
+    let starts: Vec<usize> = data
+        .windows(3)
+        .enumerate()
+        .filter(|(_, w)| *w == [0, 0, 1])
+        .map(|(i, _)| i + 3)
+        .collect();
     for (i, &start) in starts.iter().enumerate() {
         let end = starts.get(i + 1).map_or(data.len(), |next| next - 3);
         let mut nal = data[start..end].to_vec();
@@ -185,18 +223,39 @@ fn ffmpeg_decodes_every_recorded_picture() {
     for transport in ["tcp", "udp"] {
         let begun = Instant::now();
         let url = server.url("door?start=20261120T120002Z");
-        assert_eq!(pictures_of(&["-rtsp_transport", transport, "-i", &url]), original[50..], "{transport}");
+        assert_eq!(
+            pictures_of(&["-rtsp_transport", transport, "-i", &url]),
+            original[50..],
+            "{transport}"
+        );
         assert!(begun.elapsed() > Duration::from_millis(1800));
     }
     // Sound comes along.
     let packets = run(
         "ffprobe",
-        &["-v", "error", "-rtsp_transport", "tcp", "-select_streams", "a", "-count_packets", "-show_entries", "stream=codec_name,nb_read_packets", "-of", "csv=p=0", &server.url("door?start=20261120T120000Z&pace=0")],
+        &[
+            "-v",
+            "error",
+            "-rtsp_transport",
+            "tcp",
+            "-select_streams",
+            "a",
+            "-count_packets",
+            "-show_entries",
+            "stream=codec_name,nb_read_packets",
+            "-of",
+            "csv=p=0",
+            &server.url("door?start=20261120T120000Z&pace=0"),
+        ],
     );
     assert_eq!(packets.trim(), format!("aac,{}", clip.sounds.len()));
     // Seeking before the first picture, as `ffmpeg -ss` does. It drops what is before the asked time by itself.
     let seek = pictures_of(&["-rtsp_transport", "tcp", "-ss", "3", "-i", &url]);
-    assert!(seek.len() <= 76 && original.ends_with(&seek) && seek.len() >= 74, "{}", seek.len());
+    assert!(
+        seek.len() <= 76 && original.ends_with(&seek) && seek.len() >= 74,
+        "{}",
+        seek.len()
+    );
     server.wait_for_quiet();
 }
 
@@ -211,9 +270,26 @@ fn gstreamer_receives_every_recorded_picture() {
     let original = of_file(&clip.source());
     for protocol in ["tcp", "udp"] {
         let out = clip.dir.path().join(format!("{protocol}.h264"));
-        let location = format!("location={}", server.url("door?start=20261120T120000Z&end=20261120T120004Z&audio=0"));
+        let location = format!(
+            "location={}",
+            server.url("door?start=20261120T120000Z&end=20261120T120004Z&audio=0")
+        );
         let (protocols, sink) = (format!("protocols={protocol}"), format!("location={}", out.display()));
-        let pipeline = ["-q", "rtspsrc", &location, &protocols, "!", "rtph264depay", "!", "h264parse", "!", "video/x-h264,stream-format=byte-stream", "!", "filesink", &sink];
+        let pipeline = [
+            "-q",
+            "rtspsrc",
+            &location,
+            &protocols,
+            "!",
+            "rtph264depay",
+            "!",
+            "h264parse",
+            "!",
+            "video/x-h264,stream-format=byte-stream",
+            "!",
+            "filesink",
+            &sink,
+        ];
         run("gst-launch-1.0", &pipeline);
         assert_eq!(of_file(&out), original[..100], "{protocol}");
     }

@@ -104,9 +104,12 @@ impl Server {
         let stats = PlaybackStats::new();
         let (router, shard_stats) = (cameras.router(), stats.clone());
         let shards = start(&Config { cpus: vec![0] }, move |ctx| {
-            let (config, archives, router, stats) = (config.clone(), archives.clone(), router.clone(), shard_stats.clone());
+            let (config, archives, router, stats) =
+                (config.clone(), archives.clone(), router.clone(), shard_stats.clone());
             async move {
-                run_shard(ctx, config, archives, router, Arc::new(Open), stats).await.unwrap();
+                run_shard(ctx, config, archives, router, Arc::new(Open), stats)
+                    .await
+                    .unwrap();
             }
         })
         .unwrap();
@@ -140,7 +143,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(shards) = self.shards.take() {
-            assert!(shards.join(Duration::from_secs(30)) || std::thread::panicking(), "the shard does not stop");
+            assert!(
+                shards.join(Duration::from_secs(30)) || std::thread::panicking(),
+                "the shard does not stop"
+            );
         }
     }
 }
