@@ -70,7 +70,7 @@ impl Recorded {
     fn ffmpeg_plays_all(&self, transport: &str) {
         let to = self.dir.path().join(format!("ffmpeg-{transport}.mkv"));
         let url = self.daemon.rtsp(&format!("door?start={}", self.first));
-        let played = players::ffmpeg(&url, transport, &to, Duration::from_secs(90));
+        let played = players::ffmpeg(&url, transport, self.hevc, &to, Duration::from_secs(90));
         self.compare(&format!("ffmpeg over {transport}"), &played.video);
         let at = assert_contiguous_bytes("played sound", &played.audio_bytes, &self.source.audio_bytes);
         assert!(at <= self.source.audio_bytes.len());
@@ -162,7 +162,7 @@ fn live_and_archive_at_once_and_from_the_archive_into_live() {
     let joined = std::thread::scope(|scope| {
         let joining = scope.spawn(|| {
             let url = daemon.rtsp(&format!("door?start={begin}&end={end}"));
-            players::ffmpeg(&url, "tcp", &save("joined.mkv"), Duration::from_secs(90))
+            players::ffmpeg(&url, "tcp", false, &save("joined.mkv"), Duration::from_secs(90))
         });
         let live: Vec<_> = ["tcp", "udp"]
             .map(|t| {
@@ -223,7 +223,13 @@ fn a_camera_that_is_unplugged_leaves_a_gap_with_its_cause_and_records_again() {
     daemon.configure("", &[]);
     daemon.start();
     let url = daemon.rtsp(&format!("gate?start={first}"));
-    let played = players::ffmpeg(&url, "tcp", &dir.path().join("gap.mkv"), Duration::from_secs(120));
+    let played = players::ffmpeg(
+        &url,
+        "tcp",
+        false,
+        &dir.path().join("gap.mkv"),
+        Duration::from_secs(120),
+    );
     assert_eq!(assert_contiguous("over the gap", &played.video, &stored.video), 0);
     assert_eq!(played.video.len(), stored.video.len());
 }
