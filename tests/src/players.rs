@@ -115,7 +115,7 @@ pub fn assert_opens(path: &Path) {
     assert!(complaints.trim().is_empty(), "{}: {complaints}", path.display());
 }
 
-/// Keeps a live viewer in the background.
+/// Keeps a live viewer in the background that saves the H.264 stream.
 pub fn watch_live(url: &str, transport: &str, to: PathBuf) -> Guarded {
     let child = Command::new("ffmpeg")
         .args([
@@ -127,11 +127,11 @@ pub fn watch_live(url: &str, transport: &str, to: PathBuf) -> Guarded {
             "-i",
             url,
             "-map",
-            "0",
+            "0:v:0",
             "-c",
             "copy",
             "-f",
-            "matroska",
+            "h264",
         ])
         .arg(to)
         .stdin(Stdio::null())
