@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::url::percent_decode;
+use crate::auth::hex;
 
 /// The longest request URI, in bytes; a longer one is answered 414.
 pub const URI_BYTES_MAX: usize = 4096;
@@ -85,8 +86,8 @@ impl RequestUri {
             authority: authority.to_owned(),
             segments,
             query: query_pairs,
-            raw_path,
-            raw_query: query.filter(|q| !q.is_empty()).map(str::to_owned),
+            raw_path: tidy(&raw_path),
+            raw_query: query.filter(|q| !q.is_empty()).map(tidy),
         })
     }
 
@@ -114,7 +115,8 @@ impl RequestUri {
     }
 
     /// The URL without its last `n` segments and with `segment` (if any) behind the rest, the query last: the control
-    /// URL of a track. Percent-encoding stays as the client sent it.
+    /// URL of a track. Percent-encoding stays as the client sent it, with what would end an SDP line or an RTP-Info
+    /// entry encoded as well.
     pub fn with_segment(&self, n: usize, segment: Option<&str>) -> String {
         let kept: Vec<&str> = self.raw_path.split('/').filter(|s| !s.is_empty()).collect();
         let kept = &kept[..kept.len().saturating_sub(n)];
@@ -129,6 +131,20 @@ impl RequestUri {
         }
         url
     }
+}
+
+/// Encodes what may not stand bare in an SDP line or an RTP-Info entry, so that a URL is the same in both: players
+/// compare them.
+fn tidy(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    for b in raw.bytes() {
+        if b.is_ascii_graphic() && !matches!(b, b',' | b';' | b'"' | b'?') {
+            out.push(char::from(b));
+        } else {
+            out.extend(["%", &hex(&[b]).to_ascii_uppercase()]);
+        }
+    }
+    out
 }
 
 /// Scheme, authority without its user part, and the rest.
@@ -193,6 +209,8 @@ mod tests {
             RequestUri::parse("rtsp://h/?start=x/t").unwrap().to_string(),
             "rtsp://h/t?start=x"
         );
+        let odd = RequestUri::parse("rtsp://h/cam?start=x/a?b").unwrap();
+        assert_eq!(odd.to_string(), "rtsp://h/cam/a%3Fb?start=x");
     }
 
     #[test]
@@ -221,6 +239,19 @@ mod tests {
             track.with_segment(9, None),
             "rtsp://h:8554?start=2026-11-20T10:00:00%2B08:00"
         );
+    }
+
+    /// A bare comma in an RTP-Info URL stops VLC's clock.
+    #[test]
+    fn control_urls_hold_no_separators() {
+        let u = RequestUri::parse("rtsp://h/c d/é?a=1,2;3").unwrap();
+        assert_eq!(
+            u.with_segment(0, Some("track1")),
+            "rtsp://h/c%20d/%C3%A9/track1?a=1%2C2%3B3"
+        );
+        assert_eq!(u.parameter("a"), Some("1,2;3"));
+        let again = RequestUri::parse(&u.to_string()).unwrap();
+        assert_eq!((again.segments(), again.query()), (u.segments(), u.query()));
     }
 
     #[test]

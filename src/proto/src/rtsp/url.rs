@@ -96,7 +96,7 @@ impl CameraUrl {
             url.push_str(&self.host);
         }
         if self.port != if self.tls { 322 } else { 554 } {
-            url.push_str(&format!(":{}", self.port));
+            url.extend([":", &self.port.to_string()]);
         }
         url.push_str(&self.path);
         url

@@ -77,7 +77,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct Pending {
-    /// Without CSeq, Session and Authorization.
+    /// Without `CSeq`, Session and Authorization.
     request: Request,
     cseq: u32,
     deadline: Instant,
@@ -138,7 +138,7 @@ impl Client {
             match self.decoder.decode(input) {
                 Ok(None) => return,
                 Ok(Some(Message::Data { channel, payload })) => self.on_data(channel, payload),
-                Ok(Some(Message::Response(response))) => self.on_response(now, response),
+                Ok(Some(Message::Response(response))) => self.on_response(now, &response),
                 Ok(Some(Message::Request(request))) => self.on_request(&request),
                 Err(e) => self.end(EndReason::Framing(e)),
             }
@@ -354,7 +354,7 @@ impl Client {
             return;
         }
         let stream = usize::from(user / 2);
-        self.events.push_back(if user % 2 == 0 {
+        self.events.push_back(if user.is_multiple_of(2) {
             Event::Rtp { stream, payload }
         } else {
             Event::Rtcp { stream, payload }
@@ -395,7 +395,7 @@ impl Client {
         }
     }
 
-    fn on_response(&mut self, now: Instant, response: Response) {
+    fn on_response(&mut self, now: Instant, response: &Response) {
         let cseq = response.headers.cseq();
         let late = cseq.is_some() && cseq == self.abandoned && cseq != self.pending.as_ref().map(|p| p.cseq);
         if response.status.is_informational() || late {
@@ -409,7 +409,7 @@ impl Client {
             self.session = Some(session.id);
         }
         if response.status == StatusCode::UNAUTHORIZED {
-            return self.on_challenge(now, pending, &response);
+            return self.on_challenge(now, pending, response);
         }
         self.auth.accepted();
         if matches!(response.status.as_u16(), 300..=399) && self.phase != Phase::TearingDown {
@@ -418,16 +418,16 @@ impl Client {
         match self.phase {
             // Whatever the answer: what matters comes with DESCRIBE.
             Phase::Options => {
-                self.learn_methods(&response);
+                self.learn_methods(response);
                 self.describe(now);
             }
-            Phase::Describe if response.status.is_success() => self.on_description(&response),
-            Phase::SettingUp(index) => self.on_setup(now, index, &response),
-            Phase::Play if response.status.is_success() => self.on_play(now, &response),
-            Phase::Play if response.status == StatusCode::INVALID_RANGE && pending.request.headers.len() > 0 => {
+            Phase::Describe if response.status.is_success() => self.on_description(response),
+            Phase::SettingUp(index) => self.on_setup(now, index, response),
+            Phase::Play if response.status.is_success() => self.on_play(now, response),
+            Phase::Play if response.status == StatusCode::INVALID_RANGE && !pending.request.headers.is_empty() => {
                 self.play(now, false);
             }
-            Phase::Describe | Phase::Play => self.refused(pending.request.method, &response),
+            Phase::Describe | Phase::Play => self.refused(pending.request.method, response),
             Phase::Playing => self.on_keepalive(now, &pending.request.method, response.status),
             Phase::TearingDown => self.end(EndReason::TornDown),
             Phase::Choosing | Phase::Ended => {}
