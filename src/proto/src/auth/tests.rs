@@ -375,8 +375,7 @@ proptest! {
     }
 
     #[test]
-    fn any_credentials_pass_from_client_to_server(user in "[ -~é]{1,20}", password in ".{0,20}", scheme in 0..3usize) {
-        prop_assume!(!user.contains(':'));
+    fn any_credentials_pass_from_client_to_server(user in "[ -9;-~é]{1,20}", password in ".{0,20}", scheme in 0..3usize) {
         let now = Instant::now();
         let secret = password.clone();
         let v = Verifier::new("a \"realm\"", [5; 32], now, true, move |_| Some(Secret::Password(secret.clone())));

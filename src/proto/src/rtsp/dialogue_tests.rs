@@ -164,7 +164,7 @@ impl Pair {
                     rtptime: Some(u32::from(track) * 100),
                 };
                 let played = reply::PlayReply {
-                    range: Some(Range::npt(Duration::ZERO, Duration::from_secs(60))),
+                    range: Some(Range::npt(Duration::ZERO, Duration::from_mins(1))),
                     rtp_info: vec![info(1), info(2)],
                     ..reply::PlayReply::default()
                 };
@@ -235,7 +235,7 @@ fn description() -> String {
         origin: [127, 0, 0, 1].into(),
         version: 1,
         control: "rtsp://h:8554/yard?start=x".into(),
-        length: Some(Duration::from_secs(60)),
+        length: Some(Duration::from_mins(1)),
         clock: None,
         media: vec![
             media(96, MediaKind::Video, "H264", 1),
@@ -273,7 +273,7 @@ fn over_tcp_with_login_keepalive_and_teardown() {
             info.iter().map(|i| i.unwrap().rtptime.unwrap()).collect::<Vec<_>>(),
             [100, 200]
         );
-        assert_eq!(range, Some(Range::npt(Duration::ZERO, Duration::from_secs(60))));
+        assert_eq!(range, Some(Range::npt(Duration::ZERO, Duration::from_mins(1))));
 
         // Media one way, reports the other.
         let payload = vec![0x80; 1400];

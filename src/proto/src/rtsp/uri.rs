@@ -20,6 +20,8 @@ pub enum UriError {
     Scheme,
     #[error("the path of the URI climbs or holds control characters")]
     Path,
+    #[error("the percent-encoding of the URI is not UTF-8")]
+    Encoding,
     #[error("the URI has more than {SEGMENTS_MAX} path segments or {QUERY_MAX} query parameters")]
     TooMany,
 }
@@ -63,21 +65,19 @@ impl RequestUri {
         }
         let mut segments = Vec::new();
         for raw in raw_path.split('/').filter(|s| !s.is_empty()) {
-            let segment = percent_decode(raw);
+            let segment = percent_decode(raw).ok_or(UriError::Encoding)?;
             let climbs = segment == "." || segment == "..";
             if climbs || segment.contains(['/', '\\']) || segment.chars().any(char::is_control) {
                 return Err(UriError::Path);
             }
             segments.push(segment);
         }
-        let query_pairs: Vec<(String, String)> = query
-            .unwrap_or_default()
-            .split('&')
-            .filter(|p| !p.is_empty())
-            .map(|p| p.split_once('=').unwrap_or((p, "")))
-            .map(|(k, v)| (percent_decode(k), percent_decode(v)))
-            .take(QUERY_MAX + 1)
-            .collect();
+        let mut query_pairs = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|p| !p.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |s: &str| percent_decode(s).ok_or(UriError::Encoding);
+            query_pairs.push((decode(key)?, decode(value)?));
+        }
         if segments.len() > SEGMENTS_MAX || query_pairs.len() > QUERY_MAX {
             return Err(UriError::TooMany);
         }
@@ -269,6 +269,9 @@ mod tests {
         }
         for text in ["", "*", "http://h/x", "cam"] {
             assert_eq!(RequestUri::parse(text), Err(UriError::Scheme), "{text}");
+        }
+        for text in ["/cam%a0", "/cam?a=%ff"] {
+            assert_eq!(RequestUri::parse(text), Err(UriError::Encoding), "{text}");
         }
         assert_eq!(RequestUri::parse(&"/a".repeat(17)), Err(UriError::TooMany));
         assert_eq!(

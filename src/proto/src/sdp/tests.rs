@@ -206,7 +206,7 @@ fn our_own_description() {
         Some(Range::npt(Duration::ZERO, Duration::from_millis(3_600_500)))
     );
     for (r, w) in read.media.iter().zip(&written.media) {
-        assert_eq!(r.formats, [w.format.clone()]);
+        assert_eq!(r.formats, std::slice::from_ref(&w.format));
         assert_eq!(r.control.as_ref(), Some(&w.control));
         assert_eq!(r.onvif_track, w.onvif_track);
     }

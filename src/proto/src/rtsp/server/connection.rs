@@ -112,11 +112,11 @@ impl Connection {
                     self.close(CloseReason::Framing(e));
                 }
             }
+            self.advance();
         }
         if self.closing {
             input.clear();
         }
-        self.advance();
     }
 
     /// Whether input is read: not after the end, and not while too many responses wait to be sent.
