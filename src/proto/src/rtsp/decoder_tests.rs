@@ -295,7 +295,9 @@ fn a_camera_may_send_lines_that_are_no_headers() {
 
 #[test]
 fn debug_forms_show_no_secret() {
-    let r = Request::new(Method::Play, "rtsp://admin:hunter2@h/x").with("Authorization", "Basic c2VjcmV0");
+    let r = Request::new(Method::Play, "rtsp://admin:hunter2@h/x")
+        .with("Authorization", "Basic c2VjcmV0")
+        .with("Location", "rtsp://admin:hunter2@h/");
     let text = format!("{r:?}");
     assert!(!text.contains("hunter2") && !text.contains("c2VjcmV0"), "{text}");
 }

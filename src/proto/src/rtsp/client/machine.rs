@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,6 @@ const NO_STREAM: u8 = u8::MAX;
 /// Bytes go in by [`Self::handle_input`] and come out by [`Self::poll_transmit`]; after every call the driver polls
 /// transmissions and events until there are none, and calls [`Self::handle_timeout`] at [`Self::poll_timeout`]. One
 /// request is on its way at a time, because cameras answer with wrong sequence numbers or none.
-#[derive(Debug)]
 pub struct Client {
     config: ClientConfig,
     /// The URL as requests carry it.
@@ -62,6 +62,18 @@ pub struct Client {
     events: VecDeque<Event>,
 }
 
+impl fmt::Debug for Client {
+    /// Without what waits to be sent: that may hold an Authorization header.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.config.url)
+            .field("phase", &self.phase)
+            .field("pending", &self.pending)
+            .field("streams", &self.streams.len())
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Options,
@@ -84,13 +96,11 @@ struct Pending {
     auth_tries: u8,
 }
 
-#[derive(Debug)]
 struct Keepalive {
     method: Method,
     next: Option<Instant>,
 }
 
-#[derive(Debug)]
 struct Stream {
     choice: SetupChoice,
     control: String,
@@ -448,13 +458,13 @@ impl Client {
             Ok(()) if pending.auth_tries < AUTH_TRIES_MAX => {
                 self.send_again(now, pending.request, pending.auth_tries + 1);
             }
+            // The media may be public although a keepalive is not.
+            _ if self.phase == Phase::Playing => self.schedule_keepalive(now),
             Ok(()) => {
                 let scheme = scheme.or(self.auth.scheme());
                 let why = scheme.map_or(Refusal::NoCredentials, Refusal::Wrong);
                 self.end(EndReason::Authentication(why));
             }
-            // The media may be public although a keepalive is not.
-            Err(_) if self.phase == Phase::Playing => self.schedule_keepalive(now),
             Err(_) if self.phase == Phase::TearingDown => self.end(EndReason::TornDown),
             Err(refusal) => self.end(EndReason::Authentication(refusal)),
         }
