@@ -111,7 +111,14 @@ fn create_identity(path: &Path) -> io::Result<StorageId> {
     b[6] = b[6] & 0x0F | 0x40;
     b[8] = b[8] & 0x3F | 0x80;
     let hex: String = b.iter().map(|x| format!("{x:02x}")).collect();
-    let uuid = StorageId(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]));
+    let uuid = StorageId(format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    ));
     let identity = Identity {
         uuid: uuid.clone(),
         note: format!("corenvr storage directory, made on {}", host()),

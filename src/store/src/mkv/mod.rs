@@ -87,4 +87,4 @@ pub(crate) mod id {
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -87,7 +87,9 @@ fn audio(e: &mut Vec<M>, a: &AudioParameters) {
         e.push(M::CodecPrivate(private));
     }
     if a.codec == AudioCodec::Opus {
-        e.push(M::CodecDelay(delay_us(&CodecParameters::Audio(a.clone())) as u64 * 1000));
+        e.push(M::CodecDelay(
+            delay_us(&CodecParameters::Audio(a.clone())) as u64 * 1000,
+        ));
         e.push(M::SeekPreRoll(OPUS_SEEK_PRE_ROLL_NS));
     }
     let mut settings = vec![
