@@ -1,1 +1,22 @@
-//! pinned io_uring executors and the messages between them.
+//! The runtime: one pinned io_uring executor per core, and what crosses between them.
+//!
+//! This is the only crate that names the executor library and the only one that may hold `unsafe`. Everything else is written against what
+//! is exported here: tasks with a class and a name, coarse timers, sockets, files, HTTP connections, bounded channels between shards and
+//! plain threads, and workers (plain threads that own what blocks).
+
+pub mod channel;
+mod executor;
+pub mod file;
+pub mod http;
+pub mod net;
+mod probe;
+mod stats;
+mod task;
+pub mod time;
+mod worker;
+
+pub use executor::{Config, ShardContext, ShardId, Shards, StartError, Stop, run_control, start};
+pub use probe::{ProbeError, probe};
+pub use stats::{ClassStats, ShardStats, StatsSnapshot};
+pub use task::{Class, Task, TaskPanicked, spawn, yield_if_needed};
+pub use worker::{Worker, WorkerError, blocking};
