@@ -153,15 +153,15 @@ pub fn export(
         writer.flush(frames, &mut buffer)?;
         out.write_all(&buffer).map_err(ExportError::Output)
     })?;
-    finish(out, writer.seal(), &plan)?;
+    finish(out, &writer.seal(), &plan)?;
     let mut report = job.report;
     report.range = TimeRange::new(start, plan.end);
     report.bytes = plan.final_size;
     Ok(report)
 }
 
-fn finish(out: &mut impl Write, seal: Seal, plan: &Seal) -> Result<(), ExportError> {
-    if seal != *plan {
+fn finish(out: &mut impl Write, seal: &Seal, plan: &Seal) -> Result<(), ExportError> {
+    if seal != plan {
         return Err(ExportError::Changed);
     }
     out.write_all(&seal.append).map_err(ExportError::Output)?;

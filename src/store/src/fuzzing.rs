@@ -71,3 +71,6 @@ pub fn import(data: &[u8]) {
         assert!(clip.frames.iter().all(|f| usize::from(f.track.0) < clip.tracks.len()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! `archive check` and `archive rebuild`: every file and every row of a storage directory, each finding named by its path.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     fs::File,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -289,7 +289,7 @@ impl<'a> Walk<'a> {
         if let Some(index) = self.index {
             let all = index.cameras().map_err(|e| self.index_error(&e))?;
             for camera in all.iter().filter(|c| !cameras.contains(c)) {
-                self.rows_without_file(camera, WallTime::MIN, WallTime::MAX, &HashMap::new())?;
+                self.rows_without_file(camera, WallTime::MIN, WallTime::MAX, &HashSet::new())?;
             }
         }
         Ok(())
@@ -313,11 +313,11 @@ impl<'a> Walk<'a> {
                 continue;
             };
             // Days sort like their names, so what lies between two directories is without one.
-            self.rows_without_file(camera, done, from, &HashMap::new())?;
+            self.rows_without_file(camera, done, from, &HashSet::new())?;
             self.day(camera, &dir.join(&day), &day, from, to)?;
             done = to;
         }
-        self.rows_without_file(camera, done, WallTime::MAX, &HashMap::new())
+        self.rows_without_file(camera, done, WallTime::MAX, &HashSet::new())
     }
 
     fn day(
@@ -330,7 +330,7 @@ impl<'a> Walk<'a> {
     ) -> Result<(), ArchiveError> {
         let listing = self.list(dir);
         self.stray(dir, listing.dirs);
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
         for file in listing.files {
             let (path, name) = (dir.join(&file), format!("{day}/{file}"));
             match paths::parse_name(&file) {
@@ -340,11 +340,11 @@ impl<'a> Walk<'a> {
                     if !self.daemon_runs {
                         self.report.add(&path, Problem::LeftOpen, false);
                     }
-                    seen.insert(name, ());
+                    seen.insert(name);
                 }
                 Some((stem, FileKind::Sealed)) => {
                     self.sealed(camera, &path, day, stem, &name)?;
-                    seen.insert(name, ());
+                    seen.insert(name);
                 }
             }
             (self.progress)(Progress {
@@ -361,7 +361,7 @@ impl<'a> Walk<'a> {
         camera: &CameraName,
         from: WallTime,
         to: WallTime,
-        seen: &HashMap<String, ()>,
+        seen: &HashSet<String>,
     ) -> Result<(), ArchiveError> {
         let Some(index) = self.index else { return Ok(()) };
         let mut next = from;
@@ -370,7 +370,7 @@ impl<'a> Walk<'a> {
             let Some((last, _)) = rows.last() else { return Ok(()) };
             next = last.start.offset(1);
             for (key, row) in rows {
-                if seen.contains_key(&row.name) {
+                if seen.contains(&row.name) {
                     continue;
                 }
                 if self.options.repair {

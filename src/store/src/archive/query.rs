@@ -137,14 +137,13 @@ impl Archive {
             return Ok(Arc::clone(t));
         }
         let kept = self.index(|i| i.codec(digest))?.and_then(|b| header::parse(&b).ok());
-        let tracks = match kept {
-            Some(h) => h.segment.tracks,
-            None => {
-                let f = File::open(path).map_err(io_error("open", path))?;
-                let (h, block) = file::read_header(&f).map_err(|e| file_error(path, e))?;
-                self.index(|i| i.put_codec(digest, &block))?;
-                h.segment.tracks
-            }
+        let tracks = if let Some(h) = kept {
+            h.segment.tracks
+        } else {
+            let f = File::open(path).map_err(io_error("open", path))?;
+            let (h, block) = file::read_header(&f).map_err(|e| file_error(path, e))?;
+            self.index(|i| i.put_codec(digest, &block))?;
+            h.segment.tracks
         };
         if self.codecs.len() >= CODECS_MAX {
             self.codecs.clear();

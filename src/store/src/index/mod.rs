@@ -40,7 +40,7 @@ pub struct Index {
 }
 
 struct Db {
-    db: sled::Db,
+    sled: sled::Db,
     segments: Tree,
     tables: Tree,
     codecs: Tree,
@@ -87,7 +87,7 @@ impl Index {
                 tables: db.open_tree("tables")?,
                 codecs: db.open_tree("codecs")?,
                 gaps: db.open_tree("gaps")?,
-                db,
+                sled: db,
             })
         })?;
         let index = Self {
@@ -108,9 +108,9 @@ impl Index {
 
     fn check_format(&self) -> Result<()> {
         let found = self.with(|d| {
-            let found = d.db.get("format")?;
+            let found = d.sled.get("format")?;
             if found.is_none() && d.segments.is_empty() {
-                d.db.insert("format", FORMAT)?;
+                d.sled.insert("format", FORMAT)?;
                 return Ok(true);
             }
             Ok(found.is_some_and(|f| f == FORMAT))
@@ -169,7 +169,7 @@ impl Index {
 
     /// Hands what is new to the disk.
     pub fn flush(&self) -> Result<()> {
-        self.with(|d| d.db.flush().map(drop))
+        self.with(|d| d.sled.flush().map(drop))
     }
 
     pub fn put_row(&self, k: &SegmentKey, row: &Row) -> Result<()> {

@@ -232,7 +232,7 @@ mod tests {
         }
         for p in 0..9000 {
             let n = padding(p, 4096);
-            assert!(n != 1 && (p + n) % 4096 == 0);
+            assert!(n != 1 && (p + n).is_multiple_of(4096));
         }
     }
 

@@ -220,7 +220,7 @@ fn parameters(t: &TrackEntry) -> Result<Option<CodecParameters>, ImportError> {
     Ok(tracks::refuse(&p).is_none().then_some(p))
 }
 
-/// Whether a frame from a BlockGroup, which does not say so in the demuxer's view, can be decoded by itself.
+/// Whether a frame from a `BlockGroup`, which does not say so in the demuxer's view, can be decoded by itself.
 fn is_key(p: &CodecParameters, data: &[u8]) -> bool {
     let CodecParameters::Video(v) = p else { return true };
     match v.codec {

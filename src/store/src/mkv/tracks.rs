@@ -33,7 +33,7 @@ pub fn refuse(p: &CodecParameters) -> Option<&'static str> {
     }
 }
 
-/// How much later than its time a track's block is stamped: Opus' CodecDelay, which demuxers subtract again.
+/// How much later than its time a track's block is stamped: Opus' `CodecDelay`, which demuxers subtract again.
 pub fn delay_us(p: &CodecParameters) -> i64 {
     match p {
         CodecParameters::Audio(a) if a.codec == AudioCodec::Opus => {
@@ -109,7 +109,7 @@ const fn video_id(codec: VideoCodec) -> &'static str {
     }
 }
 
-/// The codec of a video CodecID.
+/// The codec of a video `CodecID`.
 pub fn video_codec(codec_id: &str) -> Option<VideoCodec> {
     [VideoCodec::H264, VideoCodec::H265, VideoCodec::Av1, VideoCodec::Mjpeg]
         .into_iter()

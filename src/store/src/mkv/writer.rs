@@ -218,7 +218,7 @@ impl SegmentWriter {
     }
 
     /// Goes on with a file that holds these clusters already, to seal it. `block` is its header block.
-    pub(crate) fn resume(header: &header::Header, block: Vec<u8>, table: Table, extent: Extent, end: u64) -> Self {
+    pub(crate) fn resume(header: &header::Header, block: Vec<u8>, table: &Table, extent: Extent, end: u64) -> Self {
         let time = Timebase::new(header.segment.start, &header.segment.tracks);
         let mut w = Self {
             time,
