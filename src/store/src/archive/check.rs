@@ -336,7 +336,7 @@ impl<'a> Walk<'a> {
             match paths::parse_name(&file) {
                 None => self.stray(dir, [file]),
                 Some((_, FileKind::Torn)) => self.report.add(&path, Problem::Torn, false),
-                Some((_, FileKind::Part)) => {
+                Some((_, FileKind::Part | FileKind::New)) => {
                     if !self.daemon_runs {
                         self.report.add(&path, Problem::LeftOpen, false);
                     }

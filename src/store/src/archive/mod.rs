@@ -52,6 +52,8 @@ pub enum Step {
     CreateFile,
     SyncDirectory,
     OpenRow,
+    /// `.new` becomes `.part.mkv`.
+    Show,
     Rename,
     SealedRow,
     TombstoneRow,

@@ -17,13 +17,16 @@ pub const SAME_NAME_MAX: u32 = 100;
 pub enum FileKind {
     /// `10-00-00.000Z.mkv`.
     Sealed,
+    /// `10-00-00.000Z.new`: created, but nothing in it is durable yet, so no player would open it.
+    New,
     /// `10-00-00.000Z.part.mkv`.
     Part,
     /// `10-00-00.000Z.torn.mkv`: set aside by recovery.
     Torn,
 }
 
-const ENDINGS: [(&str, FileKind); 3] = [
+const ENDINGS: [(&str, FileKind); 4] = [
+    (".new", FileKind::New),
     (".part.mkv", FileKind::Part),
     (".torn.mkv", FileKind::Torn),
     (".mkv", FileKind::Sealed),

@@ -181,7 +181,7 @@ impl Archive {
             let (path, name) = (dir.join(file), format!("{day}/{file}"));
             match kind {
                 FileKind::Torn => continue,
-                FileKind::Part => {
+                FileKind::Part | FileKind::New => {
                     let row = rows.remove(&name);
                     one_file(&path, self.reconcile_part(camera, &path, stem, row, report), report)?;
                 }

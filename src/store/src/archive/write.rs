@@ -21,8 +21,9 @@ const TABLE_EVERY: usize = 5;
 const NUDGE_MAX: i64 = 1000;
 
 impl Archive {
-    /// Creates the file of a new segment (empty, `.part.mkv`), makes it durable and writes its row. What exists is never
-    /// overwritten: a start or a name that is taken gives way to the next free one.
+    /// Creates the file of a new segment (empty, `.new`), makes it durable and writes its row; it becomes `.part.mkv` with its
+    /// first durable cluster, so that every file of that name opens in a player. What exists is never overwritten: a start or a
+    /// name that is taken gives way to the next free one.
     pub fn open_segment(&mut self, mut header: SegmentHeader) -> Result<OpenedSegment, ArchiveError> {
         let key = self.free_key(&mut header)?;
         // What a writer would refuse later is refused before there is a file.
@@ -37,7 +38,7 @@ impl Archive {
         if let Some(dir) = path.parent() {
             paths::sync_dir(dir).map_err(io_error("sync", dir))?;
         }
-        let name = format!("{day}/{}", paths::name_of(&stem, FileKind::Part));
+        let name = format!("{day}/{}", paths::name_of(&stem, FileKind::New));
         self.step(Step::OpenRow)?;
         let row = Row {
             state: RowState::Open,
@@ -89,22 +90,26 @@ impl Archive {
         for n in 0..SAME_NAME_MAX {
             let stem = paths::stem_of(key.start, n);
             let taken = |kind| dir.join(paths::name_of(&stem, kind)).try_exists();
-            if taken(FileKind::Sealed).map_err(io_error("look into", &dir))? {
+            let sealed = taken(FileKind::Sealed).map_err(io_error("look into", &dir))?;
+            if sealed || taken(FileKind::Part).map_err(io_error("look into", &dir))? {
                 continue;
             }
-            let path = dir.join(paths::name_of(&stem, FileKind::Part));
+            let path = dir.join(paths::name_of(&stem, FileKind::New));
             match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path) {
                 Ok(_) => return Ok((path, stem)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(io_error("create", &path)(e)),
             }
         }
-        let path = dir.join(paths::name_of(&paths::stem_of(key.start, 0), FileKind::Part));
+        let path = dir.join(paths::name_of(&paths::stem_of(key.start, 0), FileKind::New));
         Err(io_error("create", &path)(io::ErrorKind::AlreadyExists.into()))
     }
 
-    /// A cluster of an open segment is durable: from now on queries show it.
+    /// A cluster of an open segment is durable: from now on queries show it, and the first one makes the file visible.
     pub fn cluster_durable(&mut self, key: &SegmentKey, cluster: &ClusterInfo) -> Result<(), ArchiveError> {
+        if self.open.get(key).is_some_and(|o| o.table.clusters.is_empty()) {
+            self.show_file(key)?;
+        }
         let open = self
             .open
             .get_mut(key)
@@ -125,6 +130,30 @@ impl Archive {
             self.index(|i| i.put_table(key, &table))?;
         }
         Ok(())
+    }
+
+    /// Renames the file of a segment that holds something now from `.new` to `.part.mkv`. Not made durable here: recovery takes
+    /// either name for the same thing.
+    fn show_file(&mut self, key: &SegmentKey) -> Result<(), ArchiveError> {
+        let open = self.open.get(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        let (from, digest, gap_before) = (open.path.clone(), open.digest, open.header.gap_before);
+        let file = paths::name_of(&open.stem, FileKind::Part);
+        let path = from.with_file_name(&file);
+        let name = format!("{}/{file}", paths::day_of(key.start));
+        self.step(Step::Show)?;
+        paths::rename_new(&from, &path).map_err(io_error("rename", &from))?;
+        let row = Row {
+            state: RowState::Open,
+            gap_before,
+            end: key.start,
+            bytes: 0,
+            digest,
+            name: name.clone(),
+        };
+        if let Some(open) = self.open.get_mut(key) {
+            (open.path, open.name) = (path, name);
+        }
+        self.index(|i| i.put_row(key, &row))
     }
 
     /// The file is finished and durable under its part name: renames it, makes that durable, writes the sealed row. Returns the

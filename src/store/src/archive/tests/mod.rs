@@ -191,11 +191,11 @@ fn nothing_that_exists_is_overwritten() {
     fs::write(day.join("10-00-00.000Z.part.mkv"), b"an earlier crash").unwrap();
     fs::write(day.join("10-00-00.000Z-1.mkv"), b"an earlier recording").unwrap();
     let first = a.open_segment(header("front", START)).unwrap();
-    assert!(first.path.ends_with("10-00-00.000Z-2.part.mkv"));
+    assert!(first.path.ends_with("10-00-00.000Z-2.new"));
     // The same microsecond again: another start, another file.
     let second = a.open_segment(header("front", START)).unwrap();
     assert_eq!(second.header.start, START.offset(1));
-    assert!(second.path.ends_with("10-00-00.000Z-3.part.mkv"));
+    assert!(second.path.ends_with("10-00-00.000Z-3.new"));
     assert_eq!(
         fs::read(day.join("10-00-00.000Z.part.mkv")).unwrap(),
         b"an earlier crash"
