@@ -3,6 +3,7 @@
 //! No runtime, no clock, no socket and no log in here. A driver in `recorder` or `playback` moves the bytes.
 
 pub mod auth;
+pub mod bitstream;
 pub mod format;
 pub mod rtp;
 pub mod rtsp;
