@@ -1,1 +1,0 @@
-//! Basic and Digest authentication, both sides.

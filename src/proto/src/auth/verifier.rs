@@ -1,0 +1,304 @@
+//! The server's side: challenges that need no memory, and the check of what comes back.
+//!
+//! A nonce is a time stamp, a counter and a keyed hash of both with the peer's address: any shard can check it, and it is
+//! of no use to another host. What one connection has proved is kept by that connection ([`ConnectionLogin`]).
+
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Algorithm, Authorization, DigestAuthorization, DigestInput, constant_time_eq, ha1, hex, quoted};
+
+/// How long after it was issued a nonce may be used for the first time on a connection.
+pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
+/// How many nonces one connection remembers; the oldest is forgotten, and using it again is answered `stale`.
+const NONCES_PER_CONNECTION_MAX: usize = 4;
+
+/// What is stored of a user to check a password.
+#[derive(Clone)]
+pub enum Secret {
+    /// The password itself.
+    Password(String),
+    /// Hashes of user, realm and password, in lower-case hexadecimal, as [`ha1`] makes them. An algorithm without its
+    /// hash is refused for that user.
+    Ha1 {
+        /// By MD5.
+        md5: Option<String>,
+        /// By SHA-256.
+        sha256: Option<String>,
+    },
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+/// The outcome of checking a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// No Authorization header.
+    Absent,
+    /// This user has proved to be who they say.
+    User(String),
+    /// The password is right and the nonce too old or used up: to be asked again with `stale=true`.
+    Stale,
+    /// Wrong, malformed or unknown.
+    Refused,
+}
+
+/// What one connection has proved so far.
+#[derive(Debug, Default)]
+pub struct ConnectionLogin {
+    /// Nonces that were valid on this connection, with the highest count seen, oldest first.
+    nonces: Vec<(String, u32)>,
+}
+
+/// Issues challenges and checks answers. One for the whole server: shards share it.
+pub struct Verifier {
+    realm: String,
+    secret: [u8; 32],
+    epoch: Instant,
+    basic: bool,
+    counter: AtomicU32,
+    lookup: Box<dyn Fn(&str) -> Option<Secret> + Send + Sync>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("realm", &self.realm)
+            .field("basic", &self.basic)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// A verifier. `secret` must be random and the same on every shard; `epoch` is any moment before the first request;
+    /// `basic` offers and accepts Basic as well.
+    pub fn new(
+        realm: impl Into<String>,
+        secret: [u8; 32],
+        epoch: Instant,
+        basic: bool,
+        lookup: impl Fn(&str) -> Option<Secret> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            realm: realm.into(),
+            secret,
+            epoch,
+            basic,
+            counter: AtomicU32::new(0),
+            lookup: Box::new(lookup),
+        }
+    }
+
+    /// The realm.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// The values of the WWW-Authenticate headers of a 401, in the order to send them: players keep the last Digest that
+    /// they see, and only the newest know SHA-256. Realm and nonce come first: live555 reads by position.
+    pub fn challenges(&self, now: Instant, peer: IpAddr, stale: bool) -> Vec<String> {
+        let nonce = self.nonce(now, peer);
+        let realm = quoted(&self.realm);
+        let stale = if stale { ", stale=true" } else { "" };
+        let mut list = vec![
+            format!("Digest realm={realm}, nonce=\"{nonce}\"{stale}, algorithm=SHA-256, qop=\"auth\""),
+            format!("Digest realm={realm}, nonce=\"{nonce}\"{stale}, algorithm=MD5"),
+        ];
+        if self.basic {
+            list.push(format!("Basic realm={realm}"));
+        }
+        list
+    }
+
+    /// Checks an Authorization header. `login` is the state of the connection that the request came on.
+    pub fn verify(
+        &self,
+        now: Instant,
+        peer: IpAddr,
+        login: &mut ConnectionLogin,
+        method: &str,
+        uri: &str,
+        authorization: Option<&str>,
+    ) -> Verdict {
+        let Some(value) = authorization else {
+            return Verdict::Absent;
+        };
+        match Authorization::parse(value) {
+            Ok(Authorization::Basic(given)) if self.basic => {
+                let right = match (self.lookup)(given.username()) {
+                    Some(Secret::Password(p)) => constant_time_eq(p.as_bytes(), given.password().as_bytes()),
+                    Some(Secret::Ha1 { md5, sha256 }) => {
+                        let (hash, is_sha) = sha256.map_or((md5, false), |h| (Some(h), true));
+                        let given = ha1(is_sha, given.username(), &self.realm, given.password());
+                        hash.is_some_and(|h| constant_time_eq(h.as_bytes(), given.as_bytes()))
+                    }
+                    None => false,
+                };
+                if right {
+                    Verdict::User(given.username().to_owned())
+                } else {
+                    Verdict::Refused
+                }
+            }
+            Ok(Authorization::Digest(digest)) => self.verify_digest(now, peer, login, method, uri, digest),
+            _ => Verdict::Refused,
+        }
+    }
+
+    fn verify_digest(
+        &self,
+        now: Instant,
+        peer: IpAddr,
+        login: &mut ConnectionLogin,
+        method: &str,
+        uri: &str,
+        digest: DigestAuthorization,
+    ) -> Verdict {
+        let age = self.nonce_age(now, peer, &digest.nonce);
+        let known = login.nonces.iter().position(|(n, _)| *n == digest.nonce);
+        // The password is checked before the age, so that `stale` is told only to those who know it.
+        let hash = self.ha1_of(&digest.username, digest.algorithm);
+        let expected = digest.algorithm.response(
+            hash.as_deref().unwrap_or("0"),
+            method,
+            &DigestInput {
+                nonce: &digest.nonce,
+                uri: &digest.uri,
+                qop: &digest.qop,
+                nc: &digest.nc,
+                cnonce: &digest.cnonce,
+            },
+        );
+        let right = constant_time_eq(expected.as_bytes(), digest.response.as_bytes()) & hash.is_some();
+        if !right || digest.realm != self.realm || !uri_matches(uri, &digest.uri) {
+            return Verdict::Refused;
+        }
+        let Some(age) = age else {
+            // Right password, but a nonce of an earlier run or of another address.
+            return Verdict::Stale;
+        };
+        if known.is_none() && age > NONCE_LIFETIME {
+            return Verdict::Stale;
+        }
+        if digest.qop.is_empty() {
+            login.remember(known, digest.nonce, 0);
+            return Verdict::User(digest.username);
+        }
+        let Some(count) = (digest.nc.len() == 8)
+            .then(|| u32::from_str_radix(&digest.nc, 16).ok())
+            .flatten()
+        else {
+            return Verdict::Refused;
+        };
+        // A count that does not rise is a replay.
+        if count <= known.map_or(0, |i| login.nonces[i].1) {
+            return Verdict::Stale;
+        }
+        login.remember(known, digest.nonce, count);
+        Verdict::User(digest.username)
+    }
+
+    fn ha1_of(&self, username: &str, algorithm: Algorithm) -> Option<String> {
+        match (self.lookup)(username)? {
+            Secret::Password(p) => Some(ha1(algorithm.sha256, username, &self.realm, &p)),
+            Secret::Ha1 { sha256, .. } if algorithm.sha256 => sha256,
+            Secret::Ha1 { md5, .. } => md5,
+        }
+    }
+
+    fn nonce(&self, now: Instant, peer: IpAddr) -> String {
+        let ms = now.saturating_duration_since(self.epoch).as_millis() as u64;
+        let count = self.counter.fetch_add(1, Ordering::Relaxed);
+        let mut stamp = [0; 12];
+        stamp[..8].copy_from_slice(&ms.to_be_bytes());
+        stamp[8..].copy_from_slice(&count.to_be_bytes());
+        let stamp = hex(&stamp);
+        let tag = self.tag(&stamp, peer);
+        format!("{stamp}{tag}")
+    }
+
+    /// How old a nonce of ours is; `None` if it is not ours, or was given to another address.
+    fn nonce_age(&self, now: Instant, peer: IpAddr, nonce: &str) -> Option<Duration> {
+        let (stamp, tag) = nonce.split_at_checked(24)?;
+        if !constant_time_eq(self.tag(stamp, peer).as_bytes(), tag.as_bytes()) {
+            return None;
+        }
+        let ms = u64::from_str_radix(stamp.get(..16)?, 16).ok()?;
+        let issued = self.epoch.checked_add(Duration::from_millis(ms))?;
+        Some(now.saturating_duration_since(issued))
+    }
+
+    /// HMAC-SHA-256 (RFC 2104), half of it.
+    fn tag(&self, stamp: &str, peer: IpAddr) -> String {
+        let pad = |byte: u8| {
+            let mut block = [byte; 64];
+            for (b, s) in block.iter_mut().zip(self.secret) {
+                *b ^= s;
+            }
+            block
+        };
+        let mut inner = Sha256::new();
+        inner.update(pad(0x36));
+        inner.update(stamp.as_bytes());
+        match peer {
+            IpAddr::V4(a) => inner.update(a.to_ipv6_mapped().octets()),
+            IpAddr::V6(a) => inner.update(a.octets()),
+        }
+        let mut outer = Sha256::new();
+        outer.update(pad(0x5C));
+        outer.update(inner.finalize());
+        hex(&outer.finalize()[..16])
+    }
+}
+
+impl ConnectionLogin {
+    fn remember(&mut self, known: Option<usize>, nonce: String, count: u32) {
+        match known {
+            Some(i) => self.nonces[i].1 = count.max(self.nonces[i].1),
+            None => {
+                if self.nonces.len() == NONCES_PER_CONNECTION_MAX {
+                    self.nonces.remove(0);
+                }
+                self.nonces.push((nonce, count));
+            }
+        }
+    }
+}
+
+/// Whether the URI that was hashed stands for the one that was asked for: the same; the stream's for a track's, which is
+/// what VLC hashes in SETUP; without a slash at the end; or the path alone.
+fn uri_matches(asked: &str, hashed: &str) -> bool {
+    fn path(uri: &str) -> &str {
+        let rest = uri
+            .split_once("://")
+            .map_or(uri, |(_, r)| r.find('/').map_or("", |i| &r[i..]));
+        rest.trim_end_matches('/')
+    }
+    let without_query = |uri: &str| {
+        uri.split('?')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+            .to_owned()
+    };
+    let (asked, hashed) = (path(asked), path(hashed));
+    let extends = |long: &str, short: &str| {
+        let rest = long.strip_prefix(short);
+        rest.is_some_and(|rest| rest.is_empty() || (!short.is_empty() && rest.starts_with(['/', '?'])))
+    };
+    // `cam` for `cam/track1` and the other way round, with the track before the query or behind it; never `cam` for `cam2`.
+    extends(asked, hashed)
+        || extends(hashed, asked)
+        || extends(&without_query(asked), &without_query(hashed))
+        || extends(&without_query(hashed), &without_query(asked))
+}

@@ -1,1 +1,0 @@
-//! SDP: what a camera offers and what the server describes.
