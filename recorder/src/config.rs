@@ -137,8 +137,8 @@ pub struct RecorderConfig {
     pub sync: Duration,
     /// A camera that sends no frame for this long is dead, and is connected anew.
     pub silence: Duration,
-    /// How long connecting and each answer may take.
-    pub response: Duration,
+    /// How long connecting may take.
+    pub connect: Duration,
     /// With [`TransportChoice::Auto`]: how long UDP may stay silent before TCP is tried.
     pub udp_silence: Duration,
     /// The first and the longest pause between attempts to connect.
@@ -156,7 +156,7 @@ impl Default for RecorderConfig {
             segment: Duration::from_secs(300),
             sync: Duration::from_secs(2),
             silence: Duration::from_secs(10),
-            response: Duration::from_secs(10),
+            connect: Duration::from_secs(10),
             udp_silence: Duration::from_secs(5),
             backoff: (Duration::from_secs(1), Duration::from_secs(60)),
             auth_pause: Duration::from_secs(300),

@@ -244,7 +244,8 @@ impl TrackClock {
 
     /// Places the next frame in decode order.
     pub fn place(&mut self, stamp: u32, key: bool, arrival_us: i64) -> Placed {
-        let media_us = self.to_us(self.unwrapper.unwrap(stamp));
+        let ticks = self.unwrapper.unwrap(stamp);
+        let media_us = self.to_us(ticks);
         self.units = self.units.saturating_add(1);
         self.note_same(media_us, arrival_us);
         if self.by_arrival {

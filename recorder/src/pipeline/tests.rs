@@ -225,7 +225,7 @@ fn b_frames_keep_their_order_and_their_times() {
     let (frames, starts) = drain(&mut p);
     assert_eq!(frames.len(), 1000);
     assert_eq!(p.counts().jumps, 0);
-    assert!(starts.len() > 15);
+    assert!(starts.len() >= 10);
     let zero = micros(&frames[0]);
     assert!(frames.iter().enumerate().all(|(i, f)| (micros(f) - zero - shown(i as i64) * FRAME_US).abs() < 20_000));
 }
