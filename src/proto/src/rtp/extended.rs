@@ -66,6 +66,9 @@ mod tests {
         assert_eq!(time.unwrap(u32::MAX).0, i64::from(u32::MAX));
         assert_eq!(time.unwrap(10).0, i64::from(u32::MAX) + 11);
         assert_eq!(time.peek(u32::MAX).0, i64::from(u32::MAX));
-        assert_eq!(time.unwrap(11).ticks_since(ExtendedTimestamp(0)), i64::from(u32::MAX) + 12);
+        assert_eq!(
+            time.unwrap(11).ticks_since(ExtendedTimestamp(0)),
+            i64::from(u32::MAX) + 12
+        );
     }
 }

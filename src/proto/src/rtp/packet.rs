@@ -187,7 +187,10 @@ mod tests {
         wire.extend(b"payload\0\0\x03");
         let packet = Packet::parse(wire.into()).unwrap();
         assert_eq!(packet.payload, &b"payload"[..]);
-        assert_eq!((packet.payload_type, packet.marker, packet.sequence), (96, true, 0xFFFE));
+        assert_eq!(
+            (packet.payload_type, packet.marker, packet.sequence),
+            (96, true, 0xFFFE)
+        );
         assert_eq!((packet.timestamp, packet.ssrc), (0x0102_0304, 0xA0B0_C0D0));
         let extension = packet.extension.unwrap();
         assert_eq!((extension.profile, &extension.data[..]), (0xABAC, &[9, 8, 7, 6][..]));
@@ -207,8 +210,22 @@ mod tests {
         v1[0] = 0x40;
         assert_eq!(Packet::parse(v1.into()), Err(PacketError::Version(1)));
         for (b0, tail, want) in [
-            (0xA0, &[][..], PacketError::Padding { padding: 0, available: 0 }),
-            (0xA0, &[5][..], PacketError::Padding { padding: 5, available: 1 }),
+            (
+                0xA0,
+                &[][..],
+                PacketError::Padding {
+                    padding: 0,
+                    available: 0,
+                },
+            ),
+            (
+                0xA0,
+                &[5][..],
+                PacketError::Padding {
+                    padding: 5,
+                    available: 1,
+                },
+            ),
             (0x90, &[0, 0, 0, 1, 2][..], PacketError::Truncated { len: 17 }),
             (0x8F, &[][..], PacketError::Truncated { len: 12 }),
         ] {

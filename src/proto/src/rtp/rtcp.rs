@@ -173,7 +173,9 @@ fn names(b: &mut &[u8], count: usize) -> SmallVec<[(u32, String); 1]> {
                 *b = &chunk[used..];
                 break;
             }
-            let Some((&len, rest)) = rest.split_first() else { return found };
+            let Some((&len, rest)) = rest.split_first() else {
+                return found;
+            };
             let Some((text, rest)) = rest.split_at_checked(usize::from(len)) else {
                 return found;
             };

@@ -1,17 +1,29 @@
 //! Access units out of RTP packets: the choice of the payload format, and what all formats share.
 
+mod aac;
+mod audio;
+mod av1;
+mod h264;
+mod h265;
+mod jpeg;
+mod latm;
+mod nal_units;
+
 use std::{collections::VecDeque, sync::Arc};
 
+use base64::Engine as _;
 use bytes::Bytes;
 use corenvr_media::CodecParameters;
 
 use super::Packet;
-use crate::format::MediaFormat;
+use crate::format::{MediaFormat, MediaKind};
 
 /// The largest access unit, in bytes. A larger one is dropped whole with [`DepacketizeError::TooLarge`].
 pub const UNIT_BYTES_MAX: usize = 8 << 20;
+/// NAL units, OBUs or fragments of one access unit. One with more is dropped whole with [`DepacketizeError::TooLarge`].
+pub const UNIT_PARTS_MAX: usize = 65_536;
 /// Units that wait for [`Depacketizer::poll`]. Further ones are dropped with [`DepacketizeError::NotPolled`].
-pub const OUTPUT_UNITS_MAX: usize = 4096;
+pub const OUTPUT_UNITS_MAX: usize = 32_768;
 
 /// One access unit: a coded picture, or a packet of coded sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +71,7 @@ pub enum DepacketizeError {
         /// Which part.
         what: &'static str,
     },
-    /// A unit passed [`UNIT_BYTES_MAX`] or its number of parts; it is dropped whole.
+    /// A unit passed [`UNIT_BYTES_MAX`] or [`UNIT_PARTS_MAX`]; it is dropped whole.
     #[error("access unit larger than the limit; it is dropped")]
     TooLarge,
     /// The caller did not poll; a unit was dropped.
@@ -73,25 +85,78 @@ pub enum DepacketizeError {
 /// once the stream has shown that its marker means that, else with the first packet of the next unit.
 #[derive(Debug)]
 pub struct Depacketizer {
+    format: Format,
     output: Output,
 }
 
-/// Finished units on their way to the caller.
+#[derive(Debug)]
+enum Format {
+    H264(Box<h264::H264>),
+    H265(Box<h265::H265>),
+    Av1(Box<av1::Av1>),
+    Jpeg(Box<jpeg::Jpeg>),
+    Aac(Box<aac::Aac>),
+    Latm(Box<latm::Latm>),
+    Audio(Box<audio::PacketAudio>),
+}
+
+/// Finished units on their way to the caller, and which parameters were told with them.
 #[derive(Debug, Default)]
 struct Output {
     units: VecDeque<AccessUnit>,
+    told: Option<Arc<CodecParameters>>,
+}
+
+impl Output {
+    /// Adds a unit that has these parameters.
+    fn add(&mut self, mut unit: AccessUnit, parameters: Option<&Arc<CodecParameters>>) -> Result<(), DepacketizeError> {
+        if self.units.len() >= OUTPUT_UNITS_MAX {
+            return Err(DepacketizeError::NotPolled);
+        }
+        if let Some(parameters) = parameters
+            && self.told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, parameters))
+        {
+            if self.told.as_ref() != Some(parameters) {
+                unit.parameters = Some(parameters.clone());
+            }
+            self.told = Some(parameters.clone());
+        }
+        self.units.push_back(unit);
+        Ok(())
+    }
 }
 
 impl Depacketizer {
     /// For a format as SDP describes it.
     pub fn new(format: &MediaFormat) -> Result<Self, Unsupported> {
-        Err(Unsupported { offered: format.to_string(), reason: "not yet".into() })
+        let chosen = match (format.kind, format.encoding.as_str(), format.payload_type) {
+            (MediaKind::Video, "H264", _) => Format::H264(Box::new(h264::H264::new(format)?)),
+            (MediaKind::Video, "H265", _) => Format::H265(Box::new(h265::H265::new(format)?)),
+            (MediaKind::Video, "AV1", _) => Format::Av1(Box::default()),
+            (MediaKind::Video, "JPEG", _) | (MediaKind::Video, "", 26) => Format::Jpeg(Box::default()),
+            (MediaKind::Audio, "MPEG4-GENERIC", _) => Format::Aac(Box::new(aac::Aac::new(format)?)),
+            (MediaKind::Audio, "MP4A-LATM", _) => Format::Latm(Box::new(latm::Latm::new(format)?)),
+            (MediaKind::Audio, ..) => Format::Audio(Box::new(audio::PacketAudio::new(format)?)),
+            _ => return Err(unsupported(format, "corenvr knows no payload format of this name")),
+        };
+        Ok(Self {
+            format: chosen,
+            output: Output::default(),
+        })
     }
 
     /// Takes the next packet in order; `lost_before` packets are missing between the one before and this.
     pub fn push(&mut self, packet: &Packet, lost_before: u32) -> Result<(), DepacketizeError> {
-        let _ = (packet, lost_before);
-        Ok(())
+        let out = &mut self.output;
+        match &mut self.format {
+            Format::H264(f) => f.push(packet, lost_before, out),
+            Format::H265(f) => f.push(packet, lost_before, out),
+            Format::Av1(f) => f.push(packet, lost_before, out),
+            Format::Jpeg(f) => f.push(packet, lost_before, out),
+            Format::Aac(f) => f.push(packet, lost_before, out),
+            Format::Latm(f) => f.push(packet, lost_before, out),
+            Format::Audio(f) => f.push(packet, lost_before, out),
+        }
     }
 
     /// The next finished unit.
@@ -101,9 +166,62 @@ impl Depacketizer {
 
     /// Parameters as far as they are known: from the SDP, or the latest in band.
     pub fn parameters(&self) -> Option<&Arc<CodecParameters>> {
-        None
+        match &self.format {
+            Format::H264(f) => f.parameters(),
+            Format::H265(f) => f.parameters(),
+            Format::Av1(f) => f.parameters(),
+            Format::Jpeg(f) => f.parameters(),
+            Format::Aac(f) => Some(f.parameters()),
+            Format::Latm(f) => f.parameters(),
+            Format::Audio(f) => Some(f.parameters()),
+        }
     }
 
-    /// The stream ends or restarts: what is whole of the unit in progress comes out, and nothing later joins it.
-    pub fn flush(&mut self) {}
+    /// The stream ends or restarts: what is whole of the unit in progress comes out, and nothing later joins it. A unit in
+    /// progress whose end cannot be told (a fragment without its rest) is dropped.
+    pub fn flush(&mut self) {
+        let out = &mut self.output;
+        match &mut self.format {
+            Format::H264(f) => f.flush(out),
+            Format::H265(f) => f.flush(out),
+            Format::Av1(f) => f.flush(out),
+            Format::Jpeg(f) => f.flush(out),
+            Format::Aac(f) => f.flush(),
+            Format::Latm(f) => f.flush(out),
+            Format::Audio(_) => {}
+        }
+    }
 }
+
+fn unsupported(format: &MediaFormat, reason: impl Into<String>) -> Unsupported {
+    Unsupported {
+        offered: format.to_string(),
+        reason: reason.into(),
+    }
+}
+
+/// The byte strings of an `sprop-*` value: Base64, separated by commas. What is not Base64 is left out.
+fn sprop_sets(value: &str) -> impl Iterator<Item = Vec<u8>> {
+    value.split(',').filter_map(|text| {
+        let text = text.trim().trim_end_matches('=');
+        base64::engine::general_purpose::STANDARD_NO_PAD
+            .decode(text)
+            .ok()
+            .filter(|set| !set.is_empty())
+    })
+}
+
+/// A hexadecimal `config`; `None` if it is not that.
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim().as_bytes();
+    if text.is_empty() || text.len() % 2 != 0 {
+        return None;
+    }
+    let digit = |c: u8| (c as char).to_digit(16);
+    text.chunks_exact(2)
+        .map(|pair| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

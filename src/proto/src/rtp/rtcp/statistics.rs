@@ -72,14 +72,10 @@ impl ReceiverStatistics {
     /// Counts a packet that arrived at `now`. Another source or a jump of the sequence starts all counts anew.
     pub fn on_packet(&mut self, now: Instant, packet: &Packet) {
         let epoch = *self.epoch.get_or_insert(now);
-        let mut source = self
-            .source
-            .take()
-            .filter(|s| s.ssrc == packet.ssrc)
-            .unwrap_or_else(|| {
-                self.last_sender_report = None;
-                Source::new(packet)
-            });
+        let mut source = self.source.take().filter(|s| s.ssrc == packet.ssrc).unwrap_or_else(|| {
+            self.last_sender_report = None;
+            Source::new(packet)
+        });
         if !source.follow(packet.sequence) {
             source = Source::new(packet);
         }
@@ -131,6 +127,8 @@ impl ReceiverStatistics {
 }
 
 fn ticks(d: Duration, rate: u32) -> i64 {
-    let whole = i64::try_from(d.as_secs()).unwrap_or(i64::MAX).saturating_mul(i64::from(rate));
+    let whole = i64::try_from(d.as_secs())
+        .unwrap_or(i64::MAX)
+        .saturating_mul(i64::from(rate));
     whole.saturating_add(i64::from(d.subsec_nanos()) * i64::from(rate) / 1_000_000_000)
 }
