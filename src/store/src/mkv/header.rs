@@ -97,19 +97,32 @@ pub enum HeaderError {
     Damaged(#[from] ReadError),
 }
 
-type Out = WebmWriter<Vec<u8>>;
-
-/// Appends one element. Writing into memory fails only for a malformed tree, and these are built here.
-fn put(out: &mut Out, m: &M) {
-    out.write(m).expect("a well-formed element goes into memory");
+/// The bytes of an element that stands at the top of the file or of the Segment. Writing into memory fails only for a malformed
+/// tree, and these are built here.
+fn bytes_of(m: &M, options: Option<WriteOptions>) -> Vec<u8> {
+    const WELL_FORMED: &str = "a well-formed element goes into memory";
+    let mut out = WebmWriter::new(Vec::with_capacity(ALIGN as usize));
+    let mut prefix = 0;
+    if !matches!(m, M::Ebml(_)) {
+        // The writer takes only what its specification allows inside an open Segment, whose own header is not wanted.
+        out.write_advanced(&M::Segment(Master::Start), WriteOptions::is_unknown_sized_element())
+            .expect(WELL_FORMED);
+        prefix = 12;
+    }
+    match options {
+        Some(o) => out.write_advanced(m, o),
+        None => out.write(m),
+    }
+    .expect(WELL_FORMED);
+    let mut b = std::mem::take(out.get_mut());
+    b.drain(..prefix);
+    b
 }
 
 /// Builds the header block: its length is a multiple of 4096, and all that changes at sealing lies in the first 4096 bytes.
 pub(crate) fn encode(h: &SegmentHeader) -> Result<(Vec<u8>, Layout), WriteError> {
     check(h)?;
-    let mut out = WebmWriter::new(Vec::with_capacity(ALIGN as usize));
-    put(
-        &mut out,
+    let mut b = bytes_of(
         &M::Ebml(Master::Full(vec![
             M::EbmlVersion(1),
             M::EbmlReadVersion(1),
@@ -119,28 +132,25 @@ pub(crate) fn encode(h: &SegmentHeader) -> Result<(Vec<u8>, Layout), WriteError>
             M::DocTypeVersion(4),
             M::DocTypeReadVersion(2),
         ])),
+        None,
     );
-    let mut b = std::mem::take(out.get_mut());
     b.extend_from_slice(&id::SEGMENT.to_be_bytes());
     b.extend_from_slice(&super::ebml::UNKNOWN_SIZE);
     let data_at = b.len() as u64;
     put_void(&mut b, SEEK_HEAD_LEN);
 
     let info_at = b.len() as u64;
-    put(&mut out, &info(h));
-    b.append(out.get_mut());
+    b.append(&mut bytes_of(&info(h), None));
     // Until it is known, a Void stands for the Duration, which is Info's last child.
     let duration_at = b.len() - DURATION_LEN;
     b.truncate(duration_at);
     put_void(&mut b, DURATION_LEN as u64);
 
     let tags_at = b.len() as u64;
-    put(&mut out, &tags(h));
-    b.append(out.get_mut());
+    b.append(&mut bytes_of(&tags(h), None));
     let tracks_at = b.len() as u64;
     let entries = h.tracks.iter().enumerate().map(|(i, p)| tracks::entry(i, p)).collect();
-    put(&mut out, &M::Tracks(Master::Full(entries)));
-    b.append(out.get_mut());
+    b.append(&mut bytes_of(&M::Tracks(Master::Full(entries)), None));
     let pad = padding(b.len() as u64, ALIGN);
     put_void(&mut b, pad);
     let layout = Layout {
@@ -228,9 +238,7 @@ pub(crate) fn finish(block: &mut [u8], layout: &Layout, start: WallTime, f: &Fin
             M::SeekPosition(at - layout.data_at),
         ]))
     };
-    let mut out = WebmWriter::new(Vec::with_capacity(SEEK_HEAD_LEN as usize));
-    put(
-        &mut out,
+    let mut head = bytes_of(
         &M::SeekHead(Master::Full(vec![
             seek(id::INFO, layout.info_at),
             seek(id::TAGS, layout.tags_at),
@@ -238,8 +246,8 @@ pub(crate) fn finish(block: &mut [u8], layout: &Layout, start: WallTime, f: &Fin
             seek(id::CLUSTER, layout.first_cluster),
             seek(id::CUES, f.cues_at),
         ])),
+        None,
     );
-    let mut head = std::mem::take(out.get_mut());
     // At most 5 x (14 + 8) bytes and the SeekHead's own header: a Void always fits behind it.
     let rest = SEEK_HEAD_LEN - head.len() as u64;
     put_void(&mut head, rest);
@@ -263,13 +271,10 @@ pub(crate) fn cues(points: &[(u64, u64)], layout: &Layout) -> Vec<u8> {
             ])),
         ]))
     };
-    let mut out: Out = WebmWriter::new(Vec::with_capacity(points.len() * 20 + 16));
-    out.write_advanced(
+    bytes_of(
         &M::Cues(Master::Full(points.iter().map(point).collect())),
-        WriteOptions::set_size_byte_count(8),
+        Some(WriteOptions::set_size_byte_count(8)),
     )
-    .expect("a well-formed element goes into memory");
-    std::mem::take(out.get_mut())
 }
 
 /// What [`parse`] has gathered so far.
