@@ -131,7 +131,7 @@ impl CameraConfig {
 /// Settings that hold for every camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecorderConfig {
-    /// A new segment starts at the first key frame after this time. Clamped to 10 s .. 1 h.
+    /// A new segment starts at the first key frame after this time. Clamped to 1 s .. 1 h.
     pub segment: Duration,
     /// Frames are durable on disk at most this long after they came. Clamped to 500 ms .. 60 s.
     pub sync: Duration,
@@ -148,6 +148,8 @@ pub struct RecorderConfig {
     /// Frame bytes of one camera that may wait for its disk. Beyond, the frames that come are dropped up
     /// to the next key frame for which there is room, and the gap is recorded with cause `disk`. At least 4 MiB.
     pub queue_bytes: usize,
+    /// The same for all cameras of one shard together.
+    pub queue_bytes_shard: usize,
 }
 
 impl Default for RecorderConfig {
@@ -160,7 +162,8 @@ impl Default for RecorderConfig {
             udp_silence: Duration::from_secs(5),
             backoff: (Duration::from_secs(1), Duration::from_secs(60)),
             auth_pause: Duration::from_secs(300),
-            queue_bytes: 64 << 20,
+            queue_bytes: 32 << 20,
+            queue_bytes_shard: 1 << 30,
         }
     }
 }
@@ -168,7 +171,7 @@ impl Default for RecorderConfig {
 impl RecorderConfig {
     /// The settings with every value inside its range.
     pub fn clamped(mut self) -> Self {
-        self.segment = self.segment.clamp(Duration::from_secs(10), Duration::from_secs(3600));
+        self.segment = self.segment.clamp(Duration::from_secs(1), Duration::from_secs(3600));
         self.sync = self.sync.clamp(Duration::from_millis(500), Duration::from_secs(60));
         self.queue_bytes = self.queue_bytes.max(4 << 20);
         self.backoff.1 = self.backoff.1.max(self.backoff.0);

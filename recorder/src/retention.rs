@@ -1,18 +1,56 @@
 //! Makes room: deletes the oldest footage by each camera's own limits and by each disk's, before a disk is full.
+//!
+//! The plan is the archive's, which knows what is open or protected. Unlinking runs on a thread of its own for each disk, since
+//! removing a large file can take long and the index must not wait for it.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use corenvr_media::CameraName;
-use corenvr_shard::{Stop, Worker, channel};
-use corenvr_store::{Archive, archive::retention::{DiskPolicy, RetentionPolicy}};
+use corenvr_media::{CameraName, WallTime};
+use corenvr_shard::{
+    Stop, Worker, WorkerError,
+    channel::{self, Receiver, Sender},
+    time::{sleep, wall_now_micros},
+};
+use corenvr_store::{
+    Archive, ArchiveError, SegmentKey,
+    archive::retention::{DiskPolicy, RetentionPolicy},
+};
+
+/// How often every disk is looked at.
+const PERIOD: Duration = Duration::from_secs(30);
+/// A disk that was full gets at least this much room at once, so that it is not full again with the next write.
+const FULL_ROOM: u64 = 256 << 20;
+/// A disk that is told to be full again within this time is the same event: every camera on it says so.
+const FULL_AGAIN: Duration = Duration::from_secs(5);
+/// Rounds of planning and deleting in one pass; what is left is the next pass's.
+const ROUNDS_MAX: u32 = 64;
+/// How often the same warning is logged.
+const WARN_EVERY: Duration = Duration::from_secs(600);
+/// Requests that may wait. A request beyond is dropped: those that wait lead to the same pass, and one comes every 30 s anyway.
+const REQUESTS_MAX: usize = 64;
+/// Deletions that may wait for their thread; they come one at a time.
+const DELETER_QUEUE_MAX: usize = 4;
 
 /// What is kept of each camera; of one that is not named, `default` (also cameras that are no longer configured).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policies {
     /// By camera.
     pub cameras: HashMap<CameraName, RetentionPolicy>,
     /// For all others.
     pub default: RetentionPolicy,
+}
+
+impl Policies {
+    /// What is kept of a camera.
+    pub fn of(&self, camera: &CameraName) -> RetentionPolicy {
+        self.cameras.get(camera).copied().unwrap_or(self.default)
+    }
 }
 
 /// A storage directory and its own limits.
@@ -28,10 +66,10 @@ pub struct RetentionStorage {
 
 /// Talks to the running retention, from any thread.
 #[derive(Clone)]
-pub struct RetentionHandle(channel::Sender<Request>);
+pub struct RetentionHandle(Sender<Request>);
 
 /// What the retention is asked.
-pub(crate) enum Request {
+enum Request {
     /// A disk is full: free room there now.
     Full(usize),
     /// Other limits hold from now on.
@@ -39,10 +77,7 @@ pub(crate) enum Request {
 }
 
 /// The receiving end, for [`run`].
-pub struct RetentionInbox(channel::Receiver<Request>);
-
-/// Requests that may wait. A request beyond is dropped: those that wait lead to the same pass, and one comes every 30 s anyway.
-const REQUESTS_MAX: usize = 64;
+pub struct RetentionInbox(Receiver<Request>);
 
 /// A handle and the inbox that [`run`] serves.
 pub fn channel() -> (RetentionHandle, RetentionInbox) {
@@ -53,17 +88,184 @@ pub fn channel() -> (RetentionHandle, RetentionInbox) {
 impl RetentionHandle {
     /// A disk is full: makes room there at once. `storage` is the index in the list of storages.
     pub fn disk_full(&self, storage: usize) {
+        // Dropped when the inbox is full: see REQUESTS_MAX.
         let _ = self.0.try_send(Request::Full(storage));
     }
 
-    /// Sets other limits. False if the retention is not running or has too much to do; try again.
+    /// Sets other limits, which hold from the pass that follows at once. False if the retention is not running or has too much
+    /// to do; try again.
     pub fn set_policies(&self, policies: Policies) -> bool {
         self.0.try_send(Request::Policies(policies)).is_ok()
     }
 }
 
+/// Why a pass over a disk stopped.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("the free space cannot be read: {0}")]
+    Free(std::io::Error),
+    #[error("{} cannot be removed: {source}", path.display())]
+    Unlink { path: PathBuf, source: std::io::Error },
+}
+
+struct Disk {
+    storage: RetentionStorage,
+    /// Owns nothing: it only must not be the archive's thread.
+    deleter: Worker<()>,
+    full_at: Option<Instant>,
+    warned_at: Option<Instant>,
+}
+
 /// Runs until `stop` is requested: a pass over every storage every 30 s, and at once where a disk is full.
 /// Runs on the control executor; deleting itself happens on threads of its own.
-pub async fn run(storages: Vec<RetentionStorage>, policies: Policies, inbox: RetentionInbox, stop: Stop) {
-    let _ = (storages, policies, inbox, stop);
+///
+/// # Errors
+/// Those threads cannot be started.
+pub async fn run(
+    storages: Vec<RetentionStorage>,
+    policies: Policies,
+    mut inbox: RetentionInbox,
+    stop: Stop,
+) -> std::io::Result<()> {
+    let mut policies = Arc::new(policies);
+    let mut disks = Vec::with_capacity(storages.len());
+    for storage in storages {
+        let (deleter, _) = Worker::start("deleter", DELETER_QUEUE_MAX, ())?;
+        disks.push(Disk {
+            storage,
+            deleter,
+            full_at: None,
+            warned_at: None,
+        });
+    }
+    while !stop.is_requested() {
+        for disk in &mut disks {
+            disk.pass(&policies, &stop).await;
+        }
+        match next(&mut inbox, &stop).await {
+            None => {}
+            Some(Request::Policies(new)) => policies = Arc::new(new),
+            Some(Request::Full(index)) => {
+                if let Some(disk) = disks.get_mut(index) {
+                    disk.make_room(&policies, &stop).await;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The next request; `None` when it is time for a pass, or to stop.
+async fn next(inbox: &mut RetentionInbox, stop: &Stop) -> Option<Request> {
+    use std::future::Future;
+    let mut timer = std::pin::pin!(sleep(PERIOD));
+    let mut stopped = std::pin::pin!(stop.requested());
+    std::future::poll_fn(|cx| {
+        if stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        // Without any sender left only the timer counts.
+        if let Poll::Ready(Some(request)) = inbox.0.poll_recv(cx) {
+            return Poll::Ready(Some(request));
+        }
+        timer.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+impl Disk {
+    async fn pass(&mut self, policies: &Arc<Policies>, stop: &Stop) {
+        let disk = self.storage.disk;
+        if let Err(error) = self.delete_by(policies, disk, stop).await {
+            self.warn(&format!("footage cannot be deleted: {error}"));
+        }
+    }
+
+    /// The disk refused a write: its limits come first, and if they leave it full, the oldest footage goes all the same.
+    async fn make_room(&mut self, policies: &Arc<Policies>, stop: &Stop) {
+        if self.full_at.is_some_and(|at| at.elapsed() < FULL_AGAIN) {
+            return;
+        }
+        self.full_at = Some(Instant::now());
+        tracing::warn!(storage = %self.storage.path.display(), "the disk is full: the oldest footage is deleted at once");
+        let free = match self.free().await {
+            Ok(free) => free,
+            Err(error) => return self.warn(&error.to_string()),
+        };
+        let disk = DiskPolicy {
+            // A quota or reserved blocks may refuse writes while room is left.
+            keep_free: self.storage.disk.keep_free.max(free.saturating_add(FULL_ROOM)),
+            ..self.storage.disk
+        };
+        if let Err(error) = self.delete_by(policies, disk, stop).await {
+            self.warn(&format!("footage cannot be deleted: {error}"));
+        }
+    }
+
+    async fn free(&self) -> Result<u64, PassError> {
+        let free = self.storage.archive.call(|a| a.free_bytes()).await?;
+        free.map_err(PassError::Free)
+    }
+
+    async fn delete_by(&mut self, policies: &Arc<Policies>, disk: DiskPolicy, stop: &Stop) -> Result<(), PassError> {
+        for _ in 0..ROUNDS_MAX {
+            let free = self.free().await?;
+            let rules = policies.clone();
+            let now = WallTime::from_micros(wall_now_micros());
+            let plan = self.storage.archive.call(move |a| a.plan_retention(&|c| rules.of(c), disk, free, now));
+            let plan = plan.await??;
+            if plan.is_empty() {
+                self.warn_if_over(free);
+                return Ok(());
+            }
+            for key in plan {
+                if stop.is_requested() {
+                    return Ok(());
+                }
+                self.delete(key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, key: SegmentKey) -> Result<(), PassError> {
+        let begun = self.storage.archive.call(move |a| a.begin_delete(&key)).await?;
+        let deletion = match begun {
+            Ok(deletion) => deletion,
+            // Protected or gone since the plan was made.
+            Err(ArchiveError::NotDeletable(..)) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        let unlinked = self.deleter.call(move |()| (deletion.unlink(), deletion)).await?;
+        let (result, deletion) = unlinked;
+        result.map_err(|source| PassError::Unlink {
+            path: deletion.path.clone(),
+            source,
+        })?;
+        tracing::debug!(segment = %deletion.key, bytes = deletion.bytes, "deleted");
+        Ok(self.storage.archive.call(move |a| a.finish_delete(deletion)).await??)
+    }
+
+    /// Nothing is left to be deleted: says so if the disk is still under its floor.
+    fn warn_if_over(&mut self, free: u64) {
+        let wanted = self.storage.disk.keep_free;
+        if free < wanted {
+            self.warn(&format!(
+                "only {} MiB are free and {} MiB shall be, but nothing here may be deleted: what else is on this disk?",
+                free >> 20,
+                wanted >> 20
+            ));
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned_at = Some(Instant::now());
+            tracing::error!(storage = %self.storage.path.display(), "{text}");
+        }
+    }
 }

@@ -73,11 +73,14 @@ struct Inner {
     bytes: usize,
     /// Bytes since the writer was woken last.
     fresh: usize,
+    /// Of the newest segment.
     parameters: Option<Arc<[CodecParameters]>>,
     /// Frames are dropped up to a key frame for which there is room.
     overflowing: bool,
     dropped: u64,
     closed: bool,
+    /// The frames that would begin a file were looked at before: they wait no longer.
+    looked: bool,
     woken: bool,
     waker: Option<Waker>,
 }
@@ -177,11 +180,6 @@ impl Queue {
         self.inner.borrow().bytes
     }
 
-    /// The parameters of the newest segment.
-    pub fn parameters(&self) -> Option<Arc<[CodecParameters]>> {
-        self.inner.borrow().parameters.clone()
-    }
-
     /// Gives back the room of frames that are written or given up.
     pub fn release(&self, bytes: usize) {
         let mut q = self.inner.borrow_mut();
@@ -216,9 +214,11 @@ impl Queue {
                 };
             }
         }
-        if fresh_segment && !q.closed && !q.is_first_write_due() {
+        if fresh_segment && !q.closed && !q.looked && !q.is_first_write_due() {
+            q.looked = true;
             return Next::Wait;
         }
+        q.looked = false;
         Next::Frames(q.take_batch())
     }
 
