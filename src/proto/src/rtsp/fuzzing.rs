@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::{
-    CameraUrl, ClockRange, Decoder, FrameFilter, Lower, Message, Range, Rate, RequestUri, Role, RtpInfo, SessionHeader,
-    Transport,
+    CameraUrl, Decoder, FrameFilter, Lower, Message, Range, Rate, RequestUri, Role, RtpInfo, SessionHeader, Transport,
     client::{Client, ClientConfig, Event, SetupChoice},
 };
 use crate::{
@@ -78,9 +77,7 @@ pub fn headers(data: &[u8]) {
         let _ = Transport::parse_list(&transport.to_string());
     }
     if let Ok(range) = Range::parse(&text) {
-        // Times outside the years 1970 to 9999 (by their zone) are clamped by nobody, but cannot be read again.
-        let extreme = matches!(range, Range::Clock(ClockRange { start, end }) if start.as_micros() < 0 || end.is_some_and(|e| e.as_micros() < 0));
-        assert!(extreme || Range::parse(&range.to_string()) == Ok(range));
+        assert_eq!(Range::parse(&range.to_string()), Ok(range));
     }
     let list = RtpInfo::parse_list(&text);
     let again = RtpInfo::parse_list(&RtpInfo::write_list(&list));

@@ -53,7 +53,8 @@ impl CameraUrl {
         let (host, port) = parse_authority(authority)?;
         let credentials = user.map(|user| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
-            Credentials::new(percent_decode(name), percent_decode(password))
+            let decode = |s: &str| percent_decode(s).unwrap_or_else(|| s.to_owned());
+            Credentials::new(decode(name), decode(password))
         });
         Ok(Self {
             tls,
@@ -96,7 +97,7 @@ impl CameraUrl {
             url.push_str(&self.host);
         }
         if self.port != if self.tls { 322 } else { 554 } {
-            url.push_str(&format!(":{}", self.port));
+            url.extend([":", &self.port.to_string()]);
         }
         url.push_str(&self.path);
         url
@@ -175,8 +176,8 @@ fn parse_authority(authority: &str) -> Result<(String, Option<u16>), UrlError> {
     Ok((host.to_owned(), port))
 }
 
-/// Replaces `%XX`; what is no escape, or would not be UTF-8, stands for itself.
-pub(crate) fn percent_decode(text: &str) -> String {
+/// Replaces `%XX`; what is no escape stands for itself. `None` if the outcome is not UTF-8.
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [b, after @ ..] = rest {
@@ -191,7 +192,7 @@ pub(crate) fn percent_decode(text: &str) -> String {
             out.push(*b);
         }
     }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+    String::from_utf8(out).ok()
 }
 
 impl fmt::Display for CameraUrl {
