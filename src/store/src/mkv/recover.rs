@@ -3,12 +3,7 @@
 //! Whole is what its checksum says is whole. A damaged stretch between whole clusters is bridged by the header of a Void
 //! element, so that nothing that can still be played is lost; what follows the last whole cluster is cut off.
 
-use std::{
-    fs::OpenOptions,
-    io,
-    os::unix::fs::FileExt,
-    path::Path,
-};
+use std::{fs::OpenOptions, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
     ALIGN, CLUSTER_LEN_MAX,
@@ -123,13 +118,41 @@ fn padding_is_whole<R: ReadAt + ?Sized>(r: &R, at: u64, size: u64) -> io::Result
 
 /// Walks a file's clusters from the header on. Reads all of it, one cluster at a time.
 pub fn scan<R: ReadAt + ?Sized>(r: &R) -> Result<Scan, FileError> {
+    scan_from(r, None)
+}
+
+/// Like [`scan`], but trusts `known` for the clusters before its last one, which were durable when it was written down.
+///
+/// Falls back to the whole walk when the file does not go on where the table ends.
+pub fn scan_from<R: ReadAt + ?Sized>(r: &R, known: Option<Table>) -> Result<Scan, FileError> {
     let size = r.size()?;
     let (header, block) = file::read_header(r)?;
     let time = Timebase::new(header.segment.start, &header.segment.tracks);
+    if let Some(mut table) = known
+        && let Some(last) = table.clusters.pop()
+        && last.offset >= header.first_cluster()
+        && whole(r, last.offset, size, &time, &mut Vec::new(), &mut Extent::default()).is_ok()
+    {
+        table.keys.retain(|k| k.block < last.offset);
+        return walk(r, size, header, block, table, last.offset);
+    }
+    let first = header.first_cluster();
+    walk(r, size, header, block, Table::default(), first)
+}
+
+fn walk<R: ReadAt + ?Sized>(
+    r: &R,
+    size: u64,
+    header: Header,
+    block: Vec<u8>,
+    table: Table,
+    end: u64,
+) -> Result<Scan, FileError> {
+    let time = Timebase::new(header.segment.start, &header.segment.tracks);
     let mut s = Scan {
-        end: header.first_cluster(),
+        end,
         header,
-        table: Table::default(),
+        table,
         damage: Vec::new(),
         stopped: None,
         trailing: false,
@@ -221,13 +244,14 @@ impl Scan {
     }
 }
 
-/// Finishes the file at `path` after a crash. What it does can be interrupted anywhere and be done again.
-pub fn recover_file(path: &Path) -> Result<Outcome, FileError> {
+/// Finishes the file at `path` after a crash. What it does can be interrupted anywhere and be done again. `known` spares
+/// reading what was written down as durable before, see [`scan_from`].
+pub fn recover_file(path: &Path, known: Option<Table>) -> Result<Outcome, FileError> {
     let f = OpenOptions::new().read(true).write(true).open(path)?;
     if is_blank(&f)? {
         return Ok(Outcome::Empty);
     }
-    let s = scan(&f)?;
+    let s = scan_from(&f, known)?;
     if s.table.clusters.is_empty() {
         return Ok(if s.trailing { Outcome::Torn } else { Outcome::Empty });
     }

@@ -24,7 +24,7 @@ fn kept(frames: &[Frame], clusters: usize, infos: &[ClusterInfo]) -> Vec<Frame> 
 fn expect_recovered(dir: &std::path::Path, bytes: &[u8], infos: &[ClusterInfo], frames: &[Frame], whole: usize) {
     let path = dir.join("a.part.mkv");
     fs::write(&path, bytes).unwrap();
-    match recover_file(&path).unwrap() {
+    match recover_file(&path, None).unwrap() {
         Outcome::Sealed(r) => {
             assert!(whole > 0);
             let file = fs::read(&path).unwrap();
@@ -41,7 +41,7 @@ fn expect_recovered(dir: &std::path::Path, bytes: &[u8], infos: &[ClusterInfo], 
             let f = h.finished.unwrap();
             assert_eq!(read_tail(&file[..], &h, &f).unwrap().table, Some(r.table));
             // Being interrupted after any step and done again gives the same file.
-            match recover_file(&path).unwrap() {
+            match recover_file(&path, None).unwrap() {
                 Outcome::Sealed(again) => assert_eq!(again.bytes, r.bytes),
                 other => panic!("{other:?}"),
             }
@@ -123,7 +123,7 @@ fn damage_in_the_middle_costs_only_its_own_cluster() {
         let mut bad = out.clone();
         bad[infos[1].offset as usize + at] ^= 0xFF;
         fs::write(&path, &bad).unwrap();
-        let Outcome::Sealed(r) = recover_file(&path).unwrap() else { panic!() };
+        let Outcome::Sealed(r) = recover_file(&path, None).unwrap() else { panic!() };
         assert_eq!(r.damage.len(), 1);
         assert_eq!((r.damage[0].offset, r.damage[0].len), (infos[1].offset, u64::from(infos[1].len)));
         assert_eq!(r.table.clusters.len(), 4);
@@ -148,12 +148,12 @@ fn files_without_a_frame_are_told_from_torn_ones() {
     zeros.resize(3 << 20, 0);
     for empty in [&[][..], &[0; 8192], &head, &zeros] {
         fs::write(&path, empty).unwrap();
-        assert!(matches!(recover_file(&path).unwrap(), Outcome::Empty));
+        assert!(matches!(recover_file(&path, None).unwrap(), Outcome::Empty));
     }
     fs::write(&path, &out[..9000]).unwrap();
-    assert!(matches!(recover_file(&path).unwrap(), Outcome::Torn));
+    assert!(matches!(recover_file(&path, None).unwrap(), Outcome::Torn));
     fs::write(&path, &out[..100]).unwrap();
-    assert!(recover_file(&path).is_err());
+    assert!(recover_file(&path, None).is_err());
     assert_eq!(frames[0].track, TrackId(0));
 }
 
@@ -167,7 +167,7 @@ fn sparse_preallocation_is_skipped_quickly() {
     let f = fs::OpenOptions::new().write(true).open(&path).unwrap();
     f.set_len(1 << 40).unwrap();
     f.write_all_at(b"x", (1 << 40) - 1).unwrap();
-    let Outcome::Sealed(r) = recover_file(&path).unwrap() else { panic!() };
+    let Outcome::Sealed(r) = recover_file(&path, None).unwrap() else { panic!() };
     assert_eq!(r.table.clusters.len(), infos.len());
     let seal = w.seal();
     assert_eq!(r.bytes, seal.final_size);
