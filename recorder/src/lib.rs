@@ -24,3 +24,6 @@ pub use owner::owner;
 pub use probe::{ProbeError, ProbeReport, ProbedStream, probe};
 pub use shard::{Storage, run_shard};
 pub use status::{CameraState, CameraStatus, Counters, StreamInfo};
+
+#[cfg(test)]
+mod tests;
