@@ -216,7 +216,10 @@ impl Disk {
             let free = self.free().await?;
             let rules = policies.clone();
             let now = WallTime::from_micros(wall_now_micros());
-            let plan = self.storage.archive.call(move |a| a.plan_retention(&|c| rules.of(c), disk, free, now));
+            let plan = self
+                .storage
+                .archive
+                .call(move |a| a.plan_retention(&|c| rules.of(c), disk, free, now));
             let plan = plan.await??;
             if plan.is_empty() {
                 self.warn_if_over(free);

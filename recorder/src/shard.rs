@@ -120,7 +120,8 @@ impl Shard {
                 count: self.disks.len(),
             });
         }
-        self.slots.retain(|_, (slot, _)| slot.desired.borrow().is_some() || !slot.removed.borrow().is_empty());
+        self.slots
+            .retain(|_, (slot, _)| slot.desired.borrow().is_some() || !slot.removed.borrow().is_empty());
         let camera = Rc::new(camera);
         if let Some((slot, _)) = self.slots.get(&camera.name) {
             if slot.desired.borrow().as_ref() != Some(&camera) {
@@ -171,15 +172,18 @@ impl Shard {
                 let slot = self.slots.get(name).filter(|(s, _)| exists(s));
                 slot.map(|(s, _)| status(s)).into_iter().collect()
             }
-            None => self.slots.values().filter(|(s, _)| exists(s)).map(|(s, _)| status(s)).collect(),
+            None => self
+                .slots
+                .values()
+                .filter(|(s, _)| exists(s))
+                .map(|(s, _)| status(s))
+                .collect(),
         }
     }
 
     fn subscribe(&self, mut subscribe: Subscribe) {
         let slot = self.slots.get(&subscribe.camera);
-        let recorded = slot.filter(|(s, _)| {
-            s.desired.borrow().as_ref().is_some_and(|c| c.mode != CameraMode::Off)
-        });
+        let recorded = slot.filter(|(s, _)| s.desired.borrow().as_ref().is_some_and(|c| c.mode != CameraMode::Off));
         match recorded {
             Some((slot, _)) => slot.live.borrow_mut().subscribe(subscribe),
             None => drop(subscribe.sink.send(LiveItem::End)),
@@ -226,8 +230,16 @@ impl Runner {
         loop {
             let stop = Stop::default();
             *self.slot.stop.borrow_mut() = stop.clone();
-            let Some(camera) = self.slot.desired.borrow().clone() else { break };
-            let shared = Rc::new(new_shared(self.id, &self.config, &self.budget, &camera, &self.slot.live));
+            let Some(camera) = self.slot.desired.borrow().clone() else {
+                break;
+            };
+            let shared = Rc::new(new_shared(
+                self.id,
+                &self.config,
+                &self.budget,
+                &camera,
+                &self.slot.live,
+            ));
             shared.set_last_frame(last);
             *self.slot.shared.borrow_mut() = shared.clone();
             if camera.mode == CameraMode::Off {
@@ -237,7 +249,16 @@ impl Runner {
             } else if let Some(disk) = self.disks.get(camera.storage) {
                 let slot = self.slot.clone();
                 let stop_cause = move || slot.cause.get();
-                camera::run(camera, self.config.clone(), disk.clone(), shared.clone(), cause, stop, stop_cause).await;
+                camera::run(
+                    camera,
+                    self.config.clone(),
+                    disk.clone(),
+                    shared.clone(),
+                    cause,
+                    stop,
+                    stop_cause,
+                )
+                .await;
             }
             cause = Some(GapCause::Operator);
             last = shared.last_frame();

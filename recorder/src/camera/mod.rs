@@ -129,7 +129,10 @@ impl Camera {
         let mut memory = Memory::default();
         let mut cause = first_cause;
         while !self.stop.is_requested() {
-            if !matches!(self.shared.state(), CameraState::Down { .. } | CameraState::Refused { .. }) {
+            if !matches!(
+                self.shared.state(),
+                CameraState::Down { .. } | CameraState::Refused { .. }
+            ) {
                 self.shared.set_state(CameraState::Connecting { since: wall_now() });
             }
             let began = Instant::now();
@@ -244,7 +247,9 @@ impl Camera {
         } else {
             memory.failures += 1;
             let (first, longest) = self.recorder.backoff;
-            first.saturating_mul(1 << memory.failures.min(16).saturating_sub(1)).min(longest)
+            first
+                .saturating_mul(1 << memory.failures.min(16).saturating_sub(1))
+                .min(longest)
         };
         // Cameras that went away together do not come back in step.
         let pause = pause.mul_f64(0.75 + rand::random::<f64>() / 2.0);

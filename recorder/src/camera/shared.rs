@@ -85,7 +85,13 @@ struct Rate {
 }
 
 impl Shared {
-    pub fn new(config: &CameraConfig, shard: u16, queue: Rc<Queue>, live: Rc<RefCell<Live>>, tail_bytes: usize) -> Self {
+    pub fn new(
+        config: &CameraConfig,
+        shard: u16,
+        queue: Rc<Queue>,
+        live: Rc<RefCell<Live>>,
+        tail_bytes: usize,
+    ) -> Self {
         Self {
             name: config.name.clone(),
             source: config.source.to_string(),

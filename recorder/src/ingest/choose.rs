@@ -51,7 +51,11 @@ pub(crate) fn choose(sdp: &SessionDescription, audio: bool) -> Result<Chosen, No
             MediaKind::Audio if !sdp.is_backchannel(index) => &mut sound,
             _ => continue,
         };
-        let kind = if media.kind == MediaKind::Video { "video" } else { "audio" };
+        let kind = if media.kind == MediaKind::Video {
+            "video"
+        } else {
+            "audio"
+        };
         let names: Vec<_> = media.formats.iter().map(ToString::to_string).collect();
         offered.push(format!("{kind} {}", names.join(" or ")));
         if slot.is_some() {
@@ -59,7 +63,10 @@ pub(crate) fn choose(sdp: &SessionDescription, audio: bool) -> Result<Chosen, No
             continue;
         }
         if media.kind == MediaKind::Audio && !audio {
-            not_recorded.push(format!("audio {}: switched off in the camera's settings", names.join(" or ")));
+            not_recorded.push(format!(
+                "audio {}: switched off in the camera's settings",
+                names.join(" or ")
+            ));
             continue;
         }
         let mut refused = Vec::new();
@@ -121,9 +128,11 @@ mod tests {
 
     #[test]
     fn takes_the_first_of_each_kind_and_names_the_rest() {
-        let offer = sdp("m=audio 0 RTP/AVP 8\r\nm=video 0 RTP/AVP 98\r\na=rtpmap:98 VP9/90000\r\n\
+        let offer = sdp(
+            "m=audio 0 RTP/AVP 8\r\nm=video 0 RTP/AVP 98\r\na=rtpmap:98 VP9/90000\r\n\
             m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\nm=video 0 RTP/AVP 97\r\na=rtpmap:97 H264/90000\r\n\
-            m=application 0 RTP/AVP 107\r\na=rtpmap:107 vnd.onvif.metadata/90000\r\n");
+            m=application 0 RTP/AVP 107\r\na=rtpmap:107 vnd.onvif.metadata/90000\r\n",
+        );
         let chosen = choose(&offer, true).unwrap();
         assert_eq!((chosen.video.media, chosen.audio.unwrap().media), (2, 0));
         assert_eq!(chosen.not_recorded.len(), 2);

@@ -119,7 +119,10 @@ pub(crate) async fn run<S: Sink + 'static>(
             }
         }
         if sink.is_none() {
-            return Ok(End::new(EndKind::Protocol, "the camera redirects in the middle of a session"));
+            return Ok(End::new(
+                EndKind::Protocol,
+                "the camera redirects in the middle of a session",
+            ));
         }
     }
 }
@@ -147,7 +150,10 @@ async fn connect(url: &CameraUrl, limit: Duration, stop: &Stop) -> Result<Stream
         if let Poll::Ready(result) = attempt.as_mut().poll(cx) {
             return Poll::Ready(result.map_err(|reason| End::new(EndKind::Unreachable, reason)));
         }
-        stopped.as_mut().poll(cx).map(|()| Err(End::new(EndKind::Stopped, "stopped")))
+        stopped
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(End::new(EndKind::Stopped, "stopped")))
     })
     .await
 }
@@ -390,7 +396,8 @@ impl<'a, S: Sink + 'static> Session<'a, S> {
             if media.last_packet().is_some() && !std::mem::replace(&mut self.receiving, true) {
                 media.sink().receiving(if self.interleaved { "tcp" } else { "udp" });
             }
-            self.playing.and_then(|since| judge(self.target, &mut media, since, now))
+            self.playing
+                .and_then(|since| judge(self.target, &mut media, since, now))
         });
         if stop.is_requested() {
             self.end(now, End::new(EndKind::Stopped, "stopped"));
@@ -464,7 +471,10 @@ fn judge<S: Sink>(target: &Target, media: &mut Media<S>, since: Instant, now: In
         return Some(End::new(EndKind::Closed, "the camera ended the stream (RTCP BYE)"));
     }
     if media.last_packet().is_none() && target.first_packet.is_some_and(|limit| age(since) > limit) {
-        return Some(End::new(EndKind::NoPacket, "the camera agreed to UDP and not one packet came"));
+        return Some(End::new(
+            EndKind::NoPacket,
+            "the camera agreed to UDP and not one packet came",
+        ));
     }
     if age(media.last_unit().unwrap_or(since)) > target.silence {
         let seconds = target.silence.as_secs();
@@ -487,7 +497,9 @@ fn explain(reason: EndReason) -> End {
         EndReason::Authentication(_) => EndKind::Unauthorized,
         EndReason::Forbidden { .. } | EndReason::NotFound { .. } => EndKind::NotFound,
         EndReason::TransportRefused { .. } => EndKind::TransportRefused,
-        EndReason::Timeout { method, .. } | EndReason::Closed { during: Some(method) } if *method == Method::Options => {
+        EndReason::Timeout { method, .. } | EndReason::Closed { during: Some(method) }
+            if *method == Method::Options =>
+        {
             EndKind::OptionsUnanswered
         }
         EndReason::Timeout { .. } | EndReason::Closed { .. } | EndReason::SessionLost => EndKind::Closed,

@@ -71,13 +71,17 @@ impl PortPair {
         let rtp = spawn(
             Class::Recording,
             format!("{camera} rtp"),
-            receive(self.rtp, from, move |now, data| into.borrow_mut().rtp(now, stream, data)),
+            receive(self.rtp, from, move |now, data| {
+                into.borrow_mut().rtp(now, stream, data)
+            }),
         );
         let into = media.clone();
         let rtcp = spawn(
             Class::Recording,
             format!("{camera} rtcp"),
-            receive(self.rtcp, from, move |now, data| into.borrow_mut().rtcp(now, stream, &data)),
+            receive(self.rtcp, from, move |now, data| {
+                into.borrow_mut().rtcp(now, stream, &data)
+            }),
         );
         UdpStream {
             rtp_sender,

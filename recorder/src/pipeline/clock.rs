@@ -150,7 +150,9 @@ impl TrackClock {
 
     fn to_us(&self, ticks: ExtendedTimestamp) -> i64 {
         let (whole, rest) = (ticks.0.div_euclid(self.rate), ticks.0.rem_euclid(self.rate));
-        whole.saturating_mul(1_000_000).saturating_add(rest * 1_000_000 / self.rate)
+        whole
+            .saturating_mul(1_000_000)
+            .saturating_add(rest * 1_000_000 / self.rate)
     }
 
     /// Sets the first position from the frames of the first moments (stamp, arrival): a burst of stored frames at the start of a
@@ -277,7 +279,11 @@ impl TrackClock {
 
     fn placed(&mut self, mono_us: i64, arrival_us: i64, jump: bool) -> Placed {
         // Without B frames time never runs backward, whatever a correction says.
-        let mono_us = if self.may_reorder { mono_us } else { mono_us.max(self.latest_us) };
+        let mono_us = if self.may_reorder {
+            mono_us
+        } else {
+            mono_us.max(self.latest_us)
+        };
         self.latest_us = self.latest_us.max(mono_us);
         self.last = Some(Last {
             arrival_us,

@@ -192,7 +192,9 @@ impl Pipeline {
         };
         self.held_bytes += unit.data.len();
         held.push(Held { track, unit, at });
-        let settled = held.first().is_some_and(|first| at.mono_us - first.at.mono_us >= SETTLE_US);
+        let settled = held
+            .first()
+            .is_some_and(|first| at.mono_us - first.at.mono_us >= SETTLE_US);
         if settled || held.len() >= SETTLE_UNITS_MAX || self.held_bytes >= SETTLE_BYTES_MAX {
             self.settle();
         }
@@ -223,7 +225,9 @@ impl Pipeline {
         if info.ntp == 0 {
             return;
         }
-        let Some(media_us) = state.clock.media_us(info.rtp) else { return };
+        let Some(media_us) = state.clock.media_us(info.rtp) else {
+            return;
+        };
         // Only differences between two reports count, so any era and any origin will do.
         let ntp_us = ((u128::from(info.ntp) * 1_000_000) >> 32) as i64;
         state.report = Some(Report { ntp_us, media_us });
@@ -394,7 +398,11 @@ impl Pipeline {
             audio.parameters = Some(latest);
             audio.next = None;
         }
-        let length = if self.segment.is_none() { self.limits.first } else { self.limits.length };
+        let length = if self.segment.is_none() {
+            self.limits.first
+        } else {
+            self.limits.length
+        };
         self.segment = Some((time, length));
         self.asked_for_key = false;
         self.out.push_back(Output::Segment(SegmentStart {

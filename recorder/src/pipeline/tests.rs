@@ -159,26 +159,49 @@ fn a_burst_at_the_start_of_a_connection_is_placed_in_the_past() {
     let mut p = pipeline(60, false);
     // Two seconds of stored frames at once, then live.
     for i in 0..100i64 {
-        let arrival = if i < 50 { 2_000_000 + i * 1000 } else { 2_000_000 + (i - 49) * FRAME_US };
+        let arrival = if i < 50 {
+            2_000_000 + i * 1000
+        } else {
+            2_000_000 + (i - 49) * FRAME_US
+        };
         p.unit(Track::Video, unit(stamp(i * FRAME_US), i == 0, i as u32), at(arrival));
     }
     let (frames, _) = drain(&mut p);
     assert_eq!(frames.len(), 100);
     assert!((micros(&frames[0]) - 40_000).abs() < 45_000, "{}", micros(&frames[0]));
-    assert!(frames.windows(2).all(|w| (micros(&w[1]) - micros(&w[0]) - FRAME_US).abs() < 100));
+    assert!(
+        frames
+            .windows(2)
+            .all(|w| (micros(&w[1]) - micros(&w[0]) - FRAME_US).abs() < 100)
+    );
 }
 
 #[test]
 fn a_reset_of_the_stamps_starts_a_segment_at_the_next_key_frame() {
     let mut p = pipeline(600, false);
     for i in 0..300i64 {
-        let media = if i < 110 { 1_000_000_000 + i * FRAME_US } else { (i - 110) * FRAME_US };
-        p.unit(Track::Video, unit(stamp(media), i % 50 == 0, i as u32), at(i * FRAME_US));
+        let media = if i < 110 {
+            1_000_000_000 + i * FRAME_US
+        } else {
+            (i - 110) * FRAME_US
+        };
+        p.unit(
+            Track::Video,
+            unit(stamp(media), i % 50 == 0, i as u32),
+            at(i * FRAME_US),
+        );
     }
     let (frames, starts) = drain(&mut p);
     assert_eq!(frames.len(), 300);
-    assert_eq!(starts.iter().map(|(i, s)| (*i, s.cause)).collect::<Vec<_>>(), [(0, None), (150, Some(GapCause::Clock))]);
-    assert!(frames.windows(2).all(|w| (micros(&w[1]) - micros(&w[0]) - FRAME_US).abs() < 2000));
+    assert_eq!(
+        starts.iter().map(|(i, s)| (*i, s.cause)).collect::<Vec<_>>(),
+        [(0, None), (150, Some(GapCause::Clock))]
+    );
+    assert!(
+        frames
+            .windows(2)
+            .all(|w| (micros(&w[1]) - micros(&w[0]) - FRAME_US).abs() < 2000)
+    );
     assert_eq!(p.counts().jumps, 1);
 }
 
@@ -190,7 +213,12 @@ fn constant_stamps_are_replaced_by_arrivals() {
     }
     let (frames, starts) = drain(&mut p);
     assert_eq!((frames.len(), starts.len()), (300, 1));
-    assert!(frames.iter().enumerate().all(|(i, f)| (micros(f) - i as i64 * FRAME_US).abs() < 20_000));
+    assert!(
+        frames
+            .iter()
+            .enumerate()
+            .all(|(i, f)| (micros(f) - i as i64 * FRAME_US).abs() < 20_000)
+    );
 }
 
 #[test]
@@ -198,12 +226,21 @@ fn a_wrong_clock_rate_ends_in_arrival_spacing() {
     for (num, den) in [(2, 1), (1, 3), (101, 100)] {
         let mut p = pipeline(600, false);
         for i in 0..12_000i64 {
-            p.unit(Track::Video, unit(stamp(i * FRAME_US * num / den), i % 50 == 0, i as u32), at(i * FRAME_US));
+            p.unit(
+                Track::Video,
+                unit(stamp(i * FRAME_US * num / den), i % 50 == 0, i as u32),
+                at(i * FRAME_US),
+            );
         }
         let (frames, _) = drain(&mut p);
         assert_eq!(frames.len(), 12_000);
         assert!(p.video.clock.is_by_arrival(), "{num}/{den}");
-        assert!(frames.iter().enumerate().all(|(i, f)| (micros(f) - i as i64 * FRAME_US).abs() < 16_000_000));
+        assert!(
+            frames
+                .iter()
+                .enumerate()
+                .all(|(i, f)| (micros(f) - i as i64 * FRAME_US).abs() < 16_000_000)
+        );
         let last = micros(&frames[11_999]) - 11_999 * FRAME_US;
         assert!(last.abs() < 50_000, "{num}/{den}: {last}");
     }
@@ -220,14 +257,23 @@ fn b_frames_keep_their_order_and_their_times() {
     };
     for i in 0..1000i64 {
         let arrival = (i + 3) * FRAME_US;
-        p.unit(Track::Video, unit(stamp(shown(i) * FRAME_US), i % 48 == 0, i as u32), at(arrival));
+        p.unit(
+            Track::Video,
+            unit(stamp(shown(i) * FRAME_US), i % 48 == 0, i as u32),
+            at(arrival),
+        );
     }
     let (frames, starts) = drain(&mut p);
     assert_eq!(frames.len(), 1000);
     assert_eq!(p.counts().jumps, 0);
     assert!(starts.len() >= 10);
     let zero = micros(&frames[0]);
-    assert!(frames.iter().enumerate().all(|(i, f)| (micros(f) - zero - shown(i as i64) * FRAME_US).abs() < 20_000));
+    assert!(
+        frames
+            .iter()
+            .enumerate()
+            .all(|(i, f)| (micros(f) - zero - shown(i as i64) * FRAME_US).abs() < 20_000)
+    );
 }
 
 #[test]
@@ -261,7 +307,11 @@ fn a_small_host_correction_is_slewed() {
     }
     let (frames, starts) = drain(&mut p);
     assert_eq!(starts.len(), 1);
-    assert!(frames.windows(2).all(|w| (micros(&w[1]) - micros(&w[0]) - FRAME_US).abs() <= 21));
+    assert!(
+        frames
+            .windows(2)
+            .all(|w| (micros(&w[1]) - micros(&w[0]) - FRAME_US).abs() <= 21)
+    );
     assert!(micros(&frames[4999]) - 4999 * FRAME_US > 25_000);
 }
 
@@ -289,14 +339,22 @@ fn only_a_real_change_of_parameters_splits_and_only_at_a_key_frame() {
 fn segments_start_at_key_frames_after_their_length_and_a_missing_key_frame_is_asked_for() {
     let mut p = pipeline(10, false);
     for i in 0..1000u32 {
-        p.unit(Track::Video, unit(stamp(i64::from(i) * FRAME_US), i % 60 == 0, i), at(i64::from(i) * FRAME_US));
+        p.unit(
+            Track::Video,
+            unit(stamp(i64::from(i) * FRAME_US), i % 60 == 0, i),
+            at(i64::from(i) * FRAME_US),
+        );
     }
     let (frames, starts) = drain(&mut p);
     assert_eq!(frames.len(), 1000);
     assert_eq!(starts.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 300, 600, 900]);
     let mut asked = 0;
     for i in 1000..6000u32 {
-        p.unit(Track::Video, unit(stamp(i64::from(i) * FRAME_US), false, i), at(i64::from(i) * FRAME_US));
+        p.unit(
+            Track::Video,
+            unit(stamp(i64::from(i) * FRAME_US), false, i),
+            at(i64::from(i) * FRAME_US),
+        );
         while let Some(out) = p.poll() {
             asked += u32::from(out == Output::NeedKeyFrame);
         }
@@ -354,7 +412,11 @@ fn sender_reports_put_sound_beside_its_picture() {
     assert!(last.abs() < 5000, "{last}");
     // A report that is nonsense is not believed.
     p.sender_report(Track::Audio, &report(90_000_000, 0));
-    p.unit(Track::Audio, unit(((500 * FRAME_US - 400_000) * 8 / 1000) as u32, true, 0), at(500 * FRAME_US));
+    p.unit(
+        Track::Audio,
+        unit(((500 * FRAME_US - 400_000) * 8 / 1000) as u32, true, 0),
+        at(500 * FRAME_US),
+    );
     let (frames, _) = drain(&mut p);
     assert!((micros(&frames[0]) - (500 * FRAME_US - 400_000)).abs() < 6000);
 }
@@ -369,5 +431,8 @@ fn a_hole_from_lost_packets_is_told() {
     }
     let (frames, starts) = drain(&mut p);
     assert_eq!(frames.len(), 230);
-    assert_eq!(starts.iter().map(|(i, s)| (*i, s.cause)).collect::<Vec<_>>(), [(0, None), (130, Some(GapCause::Loss))]);
+    assert_eq!(
+        starts.iter().map(|(i, s)| (*i, s.cause)).collect::<Vec<_>>(),
+        [(0, None), (130, Some(GapCause::Loss))]
+    );
 }

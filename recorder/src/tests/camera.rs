@@ -14,7 +14,10 @@ use corenvr_media::{AudioCodec, AudioParameters, CodecParameters, WallTime};
 use corenvr_proto::{
     auth::{Secret, Verifier},
     bitstream::h264,
-    rtp::{packetize::{Packetizer, sdp_format}, rtcp::{self, SenderInfo}},
+    rtp::{
+        packetize::{Packetizer, sdp_format},
+        rtcp::{self, SenderInfo},
+    },
     rtsp::{
         Lower, Response, StatusCode, Transport, interleaved_header,
         server::{Action, Connection, ConnectionConfig, Incoming, PlayRequest, ServerEvent, reply},
@@ -176,7 +179,11 @@ fn picture(script: &Script, frame: u32) -> Bytes {
 }
 
 fn macroblocks(script: &Script, frame: u32) -> u32 {
-    if script.resize_at.is_some_and(|at| frame >= at) { 8 } else { 4 }
+    if script.resize_at.is_some_and(|at| frame >= at) {
+        8
+    } else {
+        4
+    }
 }
 
 fn video(script: &Script, frame: u32) -> CodecParameters {
@@ -248,7 +255,11 @@ async fn serve(stream: Stream, script: Script, log: Rc<Log>) {
             Ok(Ok(0) | Err(_)) => return,
             Ok(Ok(_)) => served.connection.handle_input(Instant::now(), &mut input),
             Err(_) => {
-                if served.player.as_mut().is_some_and(|p| futures::FutureExt::now_or_never(p).is_some()) {
+                if served
+                    .player
+                    .as_mut()
+                    .is_some_and(|p| futures::FutureExt::now_or_never(p).is_some())
+                {
                     // The script hangs up.
                     let _ = served.stream.shutdown();
                     return;
@@ -401,7 +412,9 @@ impl Sender {
                 let samples = Bytes::from(vec![frame as u8; (self.script.interval.as_millis() * 8) as usize]);
                 let mut wire = Vec::new();
                 sound_packets
-                    .packetize(&samples, 8000 + ticks(8000), None, &mut |head, body| wire.push([head, body].concat()))
+                    .packetize(&samples, 8000 + ticks(8000), None, &mut |head, body| {
+                        wire.push([head, body].concat())
+                    })
                     .unwrap();
                 if !self.send(false, &wire).await {
                     return;
@@ -419,7 +432,12 @@ impl Sender {
         let ntp = WallTime::from_micros(corenvr_shard::time::wall_now_micros()).to_ntp();
         for (is_video, way) in &self.ways {
             let rtp = if *is_video { video } else { sound };
-            let info = SenderInfo { ntp, rtp, packets: 1, octets: 1 };
+            let info = SenderInfo {
+                ntp,
+                rtp,
+                packets: 1,
+                octets: 1,
+            };
             let mut data = BytesMut::new();
             rtcp::write_sender_report(&mut data, if *is_video { 11 } else { 22 }, &info, &[], "camera");
             match way {
@@ -455,4 +473,3 @@ impl Sender {
         true
     }
 }
-

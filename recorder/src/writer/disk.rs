@@ -79,7 +79,12 @@ impl Disk {
         self.waiting.borrow_mut().push(done);
         if !self.flushing.replace(true) {
             let disk = self.clone();
-            spawn(Class::Recording, "disk flush", async move { disk.flush_waiting().await }).detach();
+            spawn(
+                Class::Recording,
+                "disk flush",
+                async move { disk.flush_waiting().await },
+            )
+            .detach();
         }
         match result.await {
             Some(Ok(())) => Ok(()),

@@ -263,7 +263,9 @@ impl<R: Report> Writer<R> {
     /// Returns whether anything of the file is kept.
     async fn failed(&mut self, error: &SegmentError, doing: &str) -> bool {
         self.failures += 1;
-        let pause = RETRY_MIN.saturating_mul(1 << self.failures.min(5).saturating_sub(1)).min(RETRY_MAX);
+        let pause = RETRY_MIN
+            .saturating_mul(1 << self.failures.min(5).saturating_sub(1))
+            .min(RETRY_MAX);
         self.retry_at = Some(Instant::now() + pause);
         if let Some(io) = error.io() {
             self.disk.note_error(io);
@@ -273,7 +275,9 @@ impl<R: Report> Writer<R> {
             tracing::error!(camera = %self.camera, storage = %self.disk.storage.path.display(), "{text}; tried again until it works");
         }
         self.report.disk_error(Some(text));
-        let Some(segment) = self.segment.take() else { return true };
+        let Some(segment) = self.segment.take() else {
+            return true;
+        };
         self.begin_again(Some(segment.header().tracks.clone()));
         let kept = segment.give_up().await;
         self.report.segment_closed();

@@ -36,7 +36,10 @@ impl Budget {
 
 enum Item {
     Segment(SegmentStart),
-    Frame { frame: Frame, sequence: u64 },
+    Frame {
+        frame: Frame,
+        sequence: u64,
+    },
     /// The stream ended; the next thing is a segment.
     End(GapCause),
 }
