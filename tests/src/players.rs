@@ -7,18 +7,15 @@ use std::{
 };
 
 use crate::{
-    frames::{Prints, annex_b_slices, of_file},
+    frames::{Prints, annex_b_slices},
     process::{Guarded, run},
 };
 
-/// ffmpeg over TCP or UDP: copies what `url` gives until its end, at most `limit`.
-pub fn ffmpeg(url: &str, transport: &str, to: &Path, limit: Duration) -> Prints {
-    save_with_ffmpeg(url, transport, to, limit);
-    of_file(to)
-}
-
-/// As [`ffmpeg`], leaving the file unread.
-pub fn save_with_ffmpeg(url: &str, transport: &str, to: &Path, limit: Duration) {
+/// ffmpeg over TCP or UDP: the slices and the audio bytes of what `url` gives until its end, at most `limit`.
+///
+/// It saves elementary streams: from RTP it learns no decode times, and a container would refuse B frames without them.
+pub fn ffmpeg(url: &str, transport: &str, hevc: bool, to: &Path, limit: Duration) -> Prints {
+    let (video, audio) = (to.with_extension("video"), to.with_extension("audio"));
     let mut command = Command::new("timeout");
     command.args([
         "-k",
@@ -26,18 +23,26 @@ pub fn save_with_ffmpeg(url: &str, transport: &str, to: &Path, limit: Duration) 
         &limit.as_secs().to_string(),
         "ffmpeg",
         "-v",
-        "warning",
+        "fatal",
         "-y",
         "-rtsp_transport",
         transport,
+        "-i",
+        url,
     ]);
     command
-        .args(["-i", url, "-map", "0", "-c", "copy", "-copyts", "-f", "matroska"])
-        .arg(to);
+        .args(["-map", "0:v:0", "-c", "copy", "-f", if hevc { "hevc" } else { "h264" }])
+        .arg(&video);
+    command.args(["-map", "0:a:0", "-c", "copy", "-f", "data"]).arg(&audio);
     run(&mut command);
+    Prints {
+        video: annex_b_slices(&std::fs::read(video).unwrap(), hevc),
+        audio: Vec::new(),
+        audio_bytes: std::fs::read(audio).unwrap(),
+    }
 }
 
-/// GStreamer's rtspsrc over TCP or UDP: the video track's slices, until the server says that it is over.
+/// GStreamer's rtspsrc over TCP or UDP: the video track's slices, until the server says that it is over. The recording has sound.
 pub fn gstreamer(url: &str, transport: &str, hevc: bool, to: &Path, limit: Duration) -> Vec<u64> {
     let codec = if hevc { "h265" } else { "h264" };
     let mut command = Command::new("timeout");
@@ -53,8 +58,19 @@ pub fn gstreamer(url: &str, transport: &str, hevc: bool, to: &Path, limit: Durat
     command
         .arg(format!("location={url}"))
         .arg(format!("protocols={transport}"))
-        .args(["latency=500", "s."]);
+        .args(["latency=500"]);
     command.args([
+        "s.",
+        "!",
+        "application/x-rtp,media=audio",
+        "!",
+        "queue",
+        "!",
+        "fakesink",
+        "async=false",
+    ]);
+    command.args([
+        "s.",
         "!",
         &format!("application/x-rtp,media=video,encoding-name={}", codec.to_uppercase()),
     ]);
@@ -99,7 +115,7 @@ pub fn assert_opens(path: &Path) {
     assert!(complaints.trim().is_empty(), "{}: {complaints}", path.display());
 }
 
-/// Keeps a live viewer in the background.
+/// Keeps a live viewer in the background that saves the H.264 stream.
 pub fn watch_live(url: &str, transport: &str, to: PathBuf) -> Guarded {
     let child = Command::new("ffmpeg")
         .args([
@@ -111,11 +127,11 @@ pub fn watch_live(url: &str, transport: &str, to: PathBuf) -> Guarded {
             "-i",
             url,
             "-map",
-            "0",
+            "0:v:0",
             "-c",
             "copy",
             "-f",
-            "matroska",
+            "h264",
         ])
         .arg(to)
         .stdin(Stdio::null())

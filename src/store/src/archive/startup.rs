@@ -37,7 +37,9 @@ impl Archive {
             ..Recovery::default()
         };
         if let Some((path, reason)) = &self.protected_unreadable {
-            report.unreadable.push((path.clone(), format!("{reason}; nothing is deleted")));
+            report
+                .unreadable
+                .push((path.clone(), format!("{reason}; nothing is deleted")));
         }
         if let Err(e) = self.reconcile(&mut report, progress) {
             let ArchiveError::Index { reason, .. } = e else {
@@ -97,7 +99,16 @@ impl Archive {
         let open: Vec<_> = self
             .open
             .iter()
-            .map(|(k, o)| (k.clone(), Self::open_end(o), o.table.end_offset(), o.header.gap_before, o.digest, o.name.clone()))
+            .map(|(k, o)| {
+                (
+                    k.clone(),
+                    Self::open_end(o),
+                    o.table.end_offset(),
+                    o.header.gap_before,
+                    o.digest,
+                    o.name.clone(),
+                )
+            })
             .collect();
         for (key, end, bytes, gap_before, digest, name) in open {
             let row = Row {
@@ -123,7 +134,11 @@ impl Archive {
     fn days(&self, camera: &CameraName) -> Result<BTreeSet<String>, ArchiveError> {
         let dir = self.camera_dir(camera);
         let listing = paths::list(&dir).map_err(io_error("list", &dir))?;
-        let mut days: BTreeSet<String> = listing.dirs.into_iter().filter(|d| paths::parse_day(d).is_some()).collect();
+        let mut days: BTreeSet<String> = listing
+            .dirs
+            .into_iter()
+            .filter(|d| paths::parse_day(d).is_some())
+            .collect();
         let mut t = WallTime::MIN;
         while let Some((k, _)) = self.try_index(|i| i.rows(camera, t, WallTime::MAX, 1))?.pop() {
             let day = paths::day_of(k.start);
@@ -158,7 +173,9 @@ impl Archive {
         let rows = self.try_index(|i| i.rows(camera, from, to, usize::MAX))?;
         let mut rows: DayRows = rows.into_iter().map(|(k, r)| (r.name.clone(), (k, r))).collect();
         for file in &listing.files {
-            let Some((stem, kind)) = paths::parse_name(file) else { continue };
+            let Some((stem, kind)) = paths::parse_name(file) else {
+                continue;
+            };
             let (path, name) = (dir.join(file), format!("{day}/{file}"));
             match kind {
                 FileKind::Torn => continue,
@@ -214,7 +231,13 @@ impl Archive {
     }
 
     /// A finished file without a row gets one, from what it says itself.
-    fn add_file(&mut self, camera: &CameraName, path: &Path, name: String, report: &mut Recovery) -> Result<(), ArchiveError> {
+    fn add_file(
+        &mut self,
+        camera: &CameraName,
+        path: &Path,
+        name: String,
+        report: &mut Recovery,
+    ) -> Result<(), ArchiveError> {
         let (key, row, table, block) = match describe(camera, path, name) {
             Ok(d) => d,
             Err(reason) => {
@@ -278,7 +301,9 @@ impl Archive {
             }
             Ok(Outcome::Sealed(r)) => return self.take_recovered(path, stem, *r, report),
             Ok(Outcome::Empty) => {
-                remove_if_there(path).and_then(|()| paths::sync_dir(&dir)).map_err(io_error("remove", path))?;
+                remove_if_there(path)
+                    .and_then(|()| paths::sync_dir(&dir))
+                    .map_err(io_error("remove", path))?;
                 fs::remove_dir(&dir).ok();
                 self.try_index(|i| i.remove(key))?;
                 report.removed.push(path.to_owned());
@@ -294,7 +319,13 @@ impl Archive {
         Ok(())
     }
 
-    fn take_recovered(&mut self, path: &Path, stem: &str, r: Recovered, report: &mut Recovery) -> Result<(), ArchiveError> {
+    fn take_recovered(
+        &mut self,
+        path: &Path,
+        stem: &str,
+        r: Recovered,
+        report: &mut Recovery,
+    ) -> Result<(), ArchiveError> {
         let key = SegmentKey {
             camera: r.header.segment.camera.clone(),
             start: r.header.segment.start,

@@ -105,7 +105,10 @@ impl Archive {
 
     /// A cluster of an open segment is durable: from now on queries show it.
     pub fn cluster_durable(&mut self, key: &SegmentKey, cluster: &ClusterInfo) -> Result<(), ArchiveError> {
-        let open = self.open.get_mut(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        let open = self
+            .open
+            .get_mut(key)
+            .ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
         let continues = open.table.end_offset().is_none_or(|end| end == cluster.offset);
         if !continues || cluster.offset < ALIGN {
             return Err(ArchiveError::NotContiguous(key.clone(), cluster.offset));
@@ -116,7 +119,7 @@ impl Archive {
         let grown = cluster.offset + u64::from(cluster.len) - before;
         let usage = self.usage.entry(key.camera.clone()).or_default();
         usage.bytes += grown;
-        usage.last = usage.last.max(Some(cluster.last));
+        usage.last = usage.last.max(Some(cluster.last.offset(1)));
         if open.table.clusters.len().is_multiple_of(TABLE_EVERY) {
             let table = open.table.clone();
             self.index(|i| i.put_table(key, &table))?;
@@ -131,7 +134,10 @@ impl Archive {
         let (from, stem, table) = (open.path.clone(), open.stem.clone(), open.table.clone());
         self.step(Step::Rename)?;
         let (path, name) = self.rename_sealed(key, &from, &stem)?;
-        let open = self.open.remove(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        let open = self
+            .open
+            .remove(key)
+            .ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
         self.uncount_open(key, &open);
         self.count(key, sealed.end, sealed.bytes);
         self.step(Step::SealedRow)?;
@@ -158,7 +164,10 @@ impl Archive {
         stem: &str,
     ) -> Result<(PathBuf, String), ArchiveError> {
         let dir = from.parent().unwrap_or(&self.root);
-        let day = dir.file_name().map(|d| d.to_string_lossy().into_owned()).unwrap_or_default();
+        let day = dir
+            .file_name()
+            .map(|d| d.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let others = (1..SAME_NAME_MAX).map(|n| paths::stem_of(key.start, n));
         for stem in std::iter::once(stem.to_owned()).chain(others) {
             let name = paths::name_of(&stem, FileKind::Sealed);
@@ -175,7 +184,10 @@ impl Archive {
     /// Writing failed, or the camera is gone before anything was written, and the caller has closed the file for good: what is
     /// whole in it is finished now, or the file removed if it holds nothing. Returns the finished file's path.
     pub fn abandon_segment(&mut self, key: &SegmentKey) -> Result<Option<PathBuf>, ArchiveError> {
-        let open = self.open.remove(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        let open = self
+            .open
+            .remove(key)
+            .ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
         self.uncount_open(key, &open);
         let known = (!open.table.clusters.is_empty()).then_some(open.table);
         let mut report = Recovery::default();

@@ -116,12 +116,19 @@ fn read(data: &[u8]) -> Result<Clip, ImportError> {
         }
         let time = sources[i].1.time(frame.timestamp, scale_ns);
         if sources[i].1.swap {
-            frame.data.as_chunks_mut().0.iter_mut().for_each(|sample: &mut [u8; 2]| sample.reverse());
+            frame
+                .data
+                .as_chunks_mut()
+                .0
+                .iter_mut()
+                .for_each(|sample: &mut [u8; 2]| sample.reverse());
         }
         clip.frames.push(Frame {
             track: TrackId(i as u8),
             time: WallTime::from_micros(time),
-            key: frame.is_keyframe.unwrap_or_else(|| is_key(&clip.tracks[i], &frame.data)),
+            key: frame
+                .is_keyframe
+                .unwrap_or_else(|| is_key(&clip.tracks[i], &frame.data)),
             data: Bytes::copy_from_slice(&frame.data),
         });
     }
@@ -149,7 +156,9 @@ impl Source {
             Some((stamp, us)) if stamp == timestamp => us + self.spacing_us,
             _ => {
                 let us = u128::from(timestamp) * u128::from(scale_ns) / 1000;
-                i64::try_from(us).unwrap_or(i64::MAX / 2).saturating_sub(self.codec_delay_us)
+                i64::try_from(us)
+                    .unwrap_or(i64::MAX / 2)
+                    .saturating_sub(self.codec_delay_us)
             }
         };
         self.last = Some((timestamp, us));
@@ -178,7 +187,11 @@ fn parameters(t: &TrackEntry) -> Result<Option<CodecParameters>, ImportError> {
         }
         CodecParameters::Video(VideoParameters {
             codec,
-            extra: if codec == VideoCodec::Mjpeg { Bytes::new() } else { extra },
+            extra: if codec == VideoCodec::Mjpeg {
+                Bytes::new()
+            } else {
+                extra
+            },
             width: u32::try_from(v.pixel_width().get()).unwrap_or(0),
             height: u32::try_from(v.pixel_height().get()).unwrap_or(0),
             frame_rate: None,
@@ -207,7 +220,7 @@ fn parameters(t: &TrackEntry) -> Result<Option<CodecParameters>, ImportError> {
     Ok(tracks::refuse(&p).is_none().then_some(p))
 }
 
-/// Whether a frame from a BlockGroup, which does not say so in the demuxer's view, can be decoded by itself.
+/// Whether a frame from a `BlockGroup`, which does not say so in the demuxer's view, can be decoded by itself.
 fn is_key(p: &CodecParameters, data: &[u8]) -> bool {
     let CodecParameters::Video(v) = p else { return true };
     match v.codec {
