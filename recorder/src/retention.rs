@@ -272,3 +272,134 @@ impl Disk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use corenvr_media::{CodecParameters, Frame, TimeRange, TrackId, VideoCodec, VideoParameters};
+    use corenvr_shard::{Class, run_control, spawn};
+    use corenvr_store::{SegmentHeader, archive::ArchiveOptions, mkv::file::SegmentFile};
+
+    use super::*;
+
+    const SEGMENT_US: i64 = 60_000_000;
+
+    /// An archive with this many sealed segments of about 60 KiB, the last of which ends now.
+    fn archive(root: &std::path::Path, camera: &CameraName, count: i64) -> Archive {
+        let mut archive = Archive::open(&ArchiveOptions::new(root)).unwrap();
+        archive.recover(&mut |_| ()).unwrap();
+        let video = VideoParameters {
+            codec: VideoCodec::Mjpeg,
+            extra: Bytes::new(),
+            width: 64,
+            height: 64,
+            frame_rate: None,
+        };
+        for n in (1..=count).rev() {
+            let start = WallTime::from_micros(wall_now_micros() - n * SEGMENT_US);
+            let header = SegmentHeader {
+                camera: camera.clone(),
+                start,
+                tracks: [CodecParameters::Video(video.clone())].into(),
+                gap_before: None,
+            };
+            let opened = archive.open_segment(header).unwrap();
+            let mut file = SegmentFile::start(&opened.path, opened.header).unwrap();
+            let frames: Vec<_> = (0..60)
+                .map(|i| Frame {
+                    track: TrackId(0),
+                    time: opened.key.start.offset(i * 1_000_000),
+                    key: true,
+                    data: Bytes::from(vec![7; 1000]),
+                })
+                .collect();
+            for cluster in file.append(&frames).unwrap() {
+                archive.cluster_durable(&opened.key, &cluster).unwrap();
+            }
+            archive.seal_segment(&opened.key, file.seal().unwrap()).unwrap();
+        }
+        archive
+    }
+
+    async fn starts(archive: &Worker<Archive>, camera: &CameraName) -> Vec<WallTime> {
+        let all = TimeRange {
+            start: WallTime::MIN,
+            end: WallTime::MAX,
+        };
+        let camera = camera.clone();
+        let found = archive.call(move |a| a.segments(&camera, all)).await.unwrap().unwrap();
+        found.iter().map(|s| s.key.start).collect()
+    }
+
+    fn files(root: &std::path::Path) -> usize {
+        let days = std::fs::read_dir(root.join("gate")).unwrap();
+        days.map(|day| std::fs::read_dir(day.unwrap().path()).unwrap().count())
+            .sum()
+    }
+
+    #[test]
+    fn the_oldest_go_by_age_and_bytes_and_when_the_disk_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let camera = CameraName::new("gate").unwrap();
+        let made = archive(dir.path(), &camera, 20);
+        run_control(async {
+            let (archive, _) = Worker::start("archive", 64, made).unwrap();
+            let before = starts(&archive, &camera).await;
+            assert_eq!(before.len(), 20);
+            let storage = RetentionStorage {
+                path: dir.path().to_owned(),
+                archive: archive.clone(),
+                disk: DiskPolicy::default(),
+            };
+            let (handle, inbox) = channel();
+            let stop = Stop::default();
+            let running = run(vec![storage], Policies::default(), inbox, stop.clone());
+            let task = spawn(Class::Maintenance, "retention", running);
+            let settled = async |wanted: usize| {
+                for _ in 0..200 {
+                    if starts(&archive, &camera).await.len() == wanted {
+                        return;
+                    }
+                    sleep(Duration::from_millis(50)).await;
+                }
+                panic!(
+                    "{} segments are left, not {wanted}",
+                    starts(&archive, &camera).await.len()
+                );
+            };
+            settled(20).await;
+            let age = RetentionPolicy {
+                age: Some(Duration::from_micros((SEGMENT_US * 15 + SEGMENT_US / 2) as u64)),
+                bytes: None,
+            };
+            let cameras = HashMap::from([(camera.clone(), age)]);
+            assert!(handle.set_policies(Policies {
+                cameras,
+                ..Policies::default()
+            }));
+            // Those that ended longer ago; one reaches over the limit.
+            settled(16).await;
+            let usage = archive
+                .call(|a| a.usage().values().map(|u| u.bytes).sum::<u64>())
+                .await
+                .unwrap();
+            let bytes = RetentionPolicy {
+                age: None,
+                bytes: Some(usage / 2),
+            };
+            assert!(handle.set_policies(Policies {
+                cameras: HashMap::new(),
+                default: bytes,
+            }));
+            settled(8).await;
+            assert_eq!(starts(&archive, &camera).await, before[12..]);
+            assert_eq!(files(dir.path()), 8);
+            // A full disk: everything here is less than what is to be freed at once.
+            handle.disk_full(0);
+            settled(0).await;
+            stop.request();
+            task.await.unwrap().unwrap();
+        })
+        .unwrap();
+    }
+}

@@ -97,12 +97,12 @@ async fn write(recorder: Rc<RecorderConfig>, disk: Rc<Disk>, shared: Rc<Shared>)
             recorder.sync.mul_f64(WRITE_SHARE),
         );
         if failed {
-            let (key, parameters) = shared.take_open_segment();
-            if let Some(key) = key {
+            let open = shared.take_open_segment();
+            if let Some(key) = open.key {
                 disk.file_closed();
                 abandon(&disk, key).await;
             }
-            writer = writer.resume(parameters);
+            writer = writer.resume(open.parameters);
         }
         let task = spawn(Class::Recording, format!("{} segments", shared.name), writer.run());
         match task.await {

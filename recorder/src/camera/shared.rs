@@ -32,10 +32,19 @@ pub(crate) struct Shared {
     live: Rc<RefCell<Live>>,
     tail: TailLimits,
     inner: RefCell<Inner>,
-    open: RefCell<(Option<SegmentKey>, Option<Arc<[CodecParameters]>>)>,
+    open: RefCell<OpenSegment>,
     frames: Cell<u64>,
     /// A segment was begun and its stream has not ended.
     in_run: Cell<bool>,
+}
+
+/// What is left to know when a writer fails inside.
+#[derive(Default)]
+pub(crate) struct OpenSegment {
+    /// The segment that is open.
+    pub key: Option<SegmentKey>,
+    /// The parameters of the last one that was opened.
+    pub parameters: Option<Arc<[CodecParameters]>>,
 }
 
 struct Inner {
@@ -184,9 +193,12 @@ impl Shared {
     }
 
     /// The segment that was open when its writer failed.
-    pub fn take_open_segment(&self) -> (Option<SegmentKey>, Option<Arc<[CodecParameters]>>) {
+    pub fn take_open_segment(&self) -> OpenSegment {
         let mut open = self.open.borrow_mut();
-        (open.0.take(), open.1.clone())
+        OpenSegment {
+            key: open.key.take(),
+            parameters: open.parameters.clone(),
+        }
     }
 
     pub fn status(&self) -> CameraStatus {
@@ -310,11 +322,14 @@ impl Report for Rc<Shared> {
 
     fn segment_opened(&self, key: &SegmentKey, parameters: &Arc<[CodecParameters]>) {
         self.inner.borrow_mut().counters.segments += 1;
-        *self.open.borrow_mut() = (Some(key.clone()), Some(parameters.clone()));
+        *self.open.borrow_mut() = OpenSegment {
+            key: Some(key.clone()),
+            parameters: Some(parameters.clone()),
+        };
     }
 
     fn segment_closed(&self) {
-        self.open.borrow_mut().0 = None;
+        self.open.borrow_mut().key = None;
     }
 
     fn disk_error(&self, error: Option<String>) {

@@ -317,7 +317,7 @@ impl<'a, S: Sink + 'static> Session<'a, S> {
             }
             Event::Redirect(url) => return Some(Next::Redirect(Box::new(url))),
             Event::Ended(reason) => {
-                let end = self.ending.take().unwrap_or_else(|| explain(reason));
+                let end = self.ending.take().unwrap_or_else(|| explain(&reason));
                 return Some(Next::End(end));
             }
         }
@@ -491,8 +491,8 @@ fn judge<S: Sink>(target: &Target, media: &mut Media<S>, since: Instant, now: In
     None
 }
 
-fn explain(reason: EndReason) -> End {
-    let kind = match &reason {
+fn explain(reason: &EndReason) -> End {
+    let kind = match reason {
         EndReason::TornDown => EndKind::Stopped,
         EndReason::Authentication(_) => EndKind::Unauthorized,
         EndReason::Forbidden { .. } | EndReason::NotFound { .. } => EndKind::NotFound,

@@ -72,7 +72,7 @@ impl PortPair {
             Class::Recording,
             format!("{camera} rtp"),
             receive(self.rtp, from, move |now, data| {
-                into.borrow_mut().rtp(now, stream, data)
+                into.borrow_mut().rtp(now, stream, data);
             }),
         );
         let into = media.clone();
@@ -80,7 +80,7 @@ impl PortPair {
             Class::Recording,
             format!("{camera} rtcp"),
             receive(self.rtcp, from, move |now, data| {
-                into.borrow_mut().rtcp(now, stream, &data)
+                into.borrow_mut().rtcp(now, stream, &data);
             }),
         );
         UdpStream {

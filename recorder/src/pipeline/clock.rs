@@ -313,8 +313,7 @@ impl TrackClock {
             && self.filter.is_full()
             && self.filter.min().is_some_and(|min| min - offset > BEHIND_STEADY_US);
         let reorder_us = if self.may_reorder { REORDER_US } else { AHEAD_US };
-        late_us < -AHEAD_US
-            || late_us > BEHIND_US
+        !(-AHEAD_US..=BEHIND_US).contains(&late_us)
             || steady
             || back_us > reorder_us
             || (self.may_reorder && back_us > 0 && self.is_no_reorder(key))

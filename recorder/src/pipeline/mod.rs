@@ -148,8 +148,10 @@ pub(crate) struct Pipeline {
     not_before: Option<WallTime>,
     /// Start and intended length of the open segment.
     segment: Option<(WallTime, Duration)>,
-    /// The next key frame starts a segment, for this cause.
-    split: Option<Option<GapCause>>,
+    /// The next key frame starts a segment.
+    split: bool,
+    /// Why there may be a gap before it.
+    cause: Option<GapCause>,
     stepped: bool,
     asked_for_key: bool,
     last_picture: Option<WallTime>,
@@ -175,7 +177,8 @@ impl Pipeline {
             held_bytes: 0,
             not_before,
             segment: None,
-            split: Some(cause),
+            split: true,
+            cause,
             stepped: false,
             asked_for_key: false,
             last_picture: None,
@@ -372,8 +375,8 @@ impl Pipeline {
 
     /// The next key frame begins a segment. The first cause stays: it is what happened first.
     fn want_split(&mut self, cause: Option<GapCause>) {
-        let known = self.split.flatten();
-        self.split = Some(known.or(cause));
+        self.split = true;
+        self.cause = self.cause.or(cause);
     }
 
     fn begin_if_due(&mut self, time: WallTime) {
@@ -381,7 +384,7 @@ impl Pipeline {
             .segment
             .is_none_or(|(start, length)| time.saturating_since(start) >= length);
         let changed = self.video.next.is_some() || self.audio.as_ref().is_some_and(|a| a.next.is_some());
-        if !due && !changed && self.split.is_none() {
+        if !due && !changed && !self.split {
             return;
         }
         let Some(video) = self.video.latest().cloned() else {
@@ -405,9 +408,10 @@ impl Pipeline {
         };
         self.segment = Some((time, length));
         self.asked_for_key = false;
+        self.split = false;
         self.out.push_back(Output::Segment(SegmentStart {
             parameters: parameters.into(),
-            cause: self.split.take().flatten(),
+            cause: self.cause.take(),
         }));
     }
 }

@@ -322,8 +322,7 @@ fn only_a_real_change_of_parameters_splits_and_only_at_a_key_frame() {
         let mut u = unit(stamp(i64::from(i) * FRAME_US), i % 50 == 0, i);
         u.parameters = match i {
             0 | 100 => Some(video_parameters(64)),
-            120 => Some(video_parameters(32)),
-            200 => Some(video_parameters(32)),
+            120 | 200 => Some(video_parameters(32)),
             _ => None,
         };
         p.unit(Track::Video, u, at(i64::from(i) * FRAME_US));

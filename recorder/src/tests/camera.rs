@@ -131,29 +131,45 @@ impl Bits {
         self.1 += 1;
     }
 
+    fn bits(&mut self, bits: &[bool]) {
+        for &bit in bits {
+            self.bit(bit);
+        }
+    }
+
+    fn ues(&mut self, values: &[u32]) {
+        for &value in values {
+            self.ue(value);
+        }
+    }
+
     fn ue(&mut self, value: u32) {
         let v = value + 1;
         let len = 32 - v.leading_zeros();
-        (1..len).for_each(|_| self.bit(false));
-        (0..len).rev().for_each(|i| self.bit(v >> i & 1 == 1));
+        for _ in 1..len {
+            self.bit(false);
+        }
+        for i in (0..len).rev() {
+            self.bit(v >> i & 1 == 1);
+        }
     }
 }
 
 /// A baseline SPS and PPS for a picture of so many macroblocks in width, 4 in height.
 fn parameter_sets(macroblocks: u32) -> (Vec<u8>, Vec<u8>) {
     let mut b = Bits(vec![0x67, 66, 0xC0, 30], 32);
-    [0, 0, 2, 1].into_iter().for_each(|v| b.ue(v));
+    b.ues(&[0, 0, 2, 1]);
     b.bit(false);
-    [macroblocks - 1, 3].into_iter().for_each(|v| b.ue(v));
-    [true, true, false, false, true].into_iter().for_each(|v| b.bit(v));
+    b.ues(&[macroblocks - 1, 3]);
+    b.bits(&[true, true, false, false, true]);
     let sps = b.0;
     let mut b = Bits(vec![0x68], 8);
-    [0, 0].into_iter().for_each(|v| b.ue(v));
-    [false, false].into_iter().for_each(|v| b.bit(v));
-    [0, 0, 0].into_iter().for_each(|v| b.ue(v));
-    [false, false, false].into_iter().for_each(|v| b.bit(v));
-    [0, 0, 0].into_iter().for_each(|v| b.ue(v));
-    [false, false, false, true].into_iter().for_each(|v| b.bit(v));
+    b.ues(&[0, 0]);
+    b.bits(&[false, false]);
+    b.ues(&[0, 0, 0]);
+    b.bits(&[false, false, false]);
+    b.ues(&[0, 0, 0]);
+    b.bits(&[false, false, false, true]);
     (sps, b.0)
 }
 
@@ -413,7 +429,7 @@ impl Sender {
                 let mut wire = Vec::new();
                 sound_packets
                     .packetize(&samples, 8000 + ticks(8000), None, &mut |head, body| {
-                        wire.push([head, body].concat())
+                        wire.push([head, body].concat());
                     })
                     .unwrap();
                 if !self.send(false, &wire).await {
@@ -421,7 +437,7 @@ impl Sender {
                 }
                 self.log.sounds.borrow_mut().insert(frame, samples);
             }
-            if n % 50 == 0 {
+            if n.is_multiple_of(50) {
                 self.reports(stamp, 8000 + ticks(8000)).await;
             }
             self.log.next_frame.set(frame + 1);

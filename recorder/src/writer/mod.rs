@@ -121,7 +121,7 @@ impl<R: Report> Writer<R> {
         if self.queue.is_closed() {
             return Duration::from_millis(20);
         }
-        let since = now.duration_since(self.epoch) + self.period - self.phase;
+        let since = now.duration_since(self.epoch) + self.period.saturating_sub(self.phase);
         let into = since.as_micros() % self.period.as_micros().max(1);
         self.period.saturating_sub(Duration::from_micros(into as u64))
     }

@@ -285,3 +285,126 @@ impl Drop for Queue {
         self.budget.left.set(self.budget.left.get() + left);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use corenvr_media::{VideoCodec, VideoParameters, WallTime};
+
+    use super::*;
+
+    fn start() -> SegmentStart {
+        let video = VideoParameters {
+            codec: VideoCodec::Mjpeg,
+            extra: Bytes::new(),
+            width: 64,
+            height: 64,
+            frame_rate: None,
+        };
+        SegmentStart {
+            parameters: [CodecParameters::Video(video)].into(),
+            cause: None,
+        }
+    }
+
+    fn frame(n: u64, key: bool, len: usize) -> Frame {
+        Frame {
+            track: TrackId(0),
+            time: WallTime::from_millis(n as i64 * 40),
+            key,
+            data: Bytes::from(vec![n as u8; len]),
+        }
+    }
+
+    /// Everything in the queue: `None` for a border, with the cause of a segment; sequence numbers of frames.
+    fn drain(queue: &Queue) -> Vec<Result<u64, Option<GapCause>>> {
+        let mut all = Vec::new();
+        loop {
+            match queue.next(false) {
+                Next::Wait => return all,
+                Next::Segment(s) => all.push(Err(s.cause)),
+                Next::End(cause) => all.push(Err(Some(cause))),
+                Next::Frames(batch) => {
+                    all.extend(batch.frames.iter().map(|f| Ok(f.time.as_millis() as u64 / 40)));
+                    queue.release(batch.bytes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_up_to_a_key_frame_and_tells_the_gap() {
+        let budget = Budget::new(1 << 30);
+        let queue = Queue::new(10_000, budget.clone());
+        queue.segment(start());
+        for n in 0..30 {
+            queue.frame(frame(n, n % 5 == 0, 1000), n);
+        }
+        assert_eq!((queue.bytes(), queue.dropped()), (10_000, 20));
+        let Next::Segment(_) = queue.next(false) else {
+            panic!("a border is first")
+        };
+        let Next::Frames(batch) = queue.next(false) else {
+            panic!("then frames")
+        };
+        assert_eq!(batch.frames.len(), 10);
+        // In the writer's hands they still count.
+        queue.frame(frame(30, true, 1000), 30);
+        assert_eq!(queue.dropped(), 21);
+        queue.release(batch.bytes);
+        for n in 31..40 {
+            queue.frame(frame(n, n % 5 == 0, 1000), n);
+        }
+        assert_eq!(
+            drain(&queue),
+            [Err(Some(GapCause::Disk)), Ok(35), Ok(36), Ok(37), Ok(38), Ok(39)]
+        );
+        drop(queue);
+        assert_eq!(budget.left.get(), 1 << 30);
+    }
+
+    #[test]
+    fn the_shard_s_budget_is_shared() {
+        let budget = Budget::new(5000);
+        let (a, b) = (Queue::new(10_000, budget.clone()), Queue::new(10_000, budget.clone()));
+        for n in 0..4 {
+            a.frame(frame(n, true, 1000), n);
+            b.frame(frame(n, true, 1000), n);
+        }
+        assert_eq!(a.bytes() + b.bytes(), 5000);
+        assert!(a.dropped() + b.dropped() == 3);
+        drop(a);
+        b.segment(start());
+        b.frame(frame(9, true, 1000), 9);
+        assert!(matches!(drain(&b).last(), Some(Ok(9))));
+    }
+
+    #[test]
+    fn a_file_begins_only_when_its_earliest_frame_is_known_or_it_would_wait_too_long() {
+        let queue = Queue::new(1 << 20, Budget::new(1 << 20));
+        queue.segment(start());
+        assert!(matches!(queue.next(true), Next::Segment(_)));
+        queue.frame(frame(0, true, 10), 0);
+        assert!(matches!(queue.next(true), Next::Wait));
+        assert!(matches!(queue.next(true), Next::Frames(_)));
+        for n in 10..20 {
+            queue.frame(frame(n, n == 10, 10), n);
+        }
+        assert!(matches!(queue.next(true), Next::Frames(b) if b.frames.len() == 10));
+        queue.frame(frame(20, true, 10), 20);
+        queue.end(GapCause::CameraDown);
+        assert!(matches!(queue.next(true), Next::Frames(_)));
+        assert!(matches!(queue.next(true), Next::End(GapCause::CameraDown)));
+    }
+
+    #[test]
+    fn skipping_stops_at_a_key_frame_or_a_border() {
+        let queue = Queue::new(1 << 20, Budget::new(1 << 20));
+        for n in 0..5 {
+            queue.frame(frame(n, n == 3, 10), n);
+        }
+        assert_eq!(queue.skip_to_key(), (3, 30, Some(2)));
+        assert_eq!(queue.skip_to_key(), (0, 0, None));
+        assert_eq!(drain(&queue), [Ok(3), Ok(4)]);
+    }
+}
