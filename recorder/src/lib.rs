@@ -1,7 +1,7 @@
 //! Cameras in, segments out.
 //!
-//! [`run_shard`] runs the cameras that a shard owns: a driver per camera ([`ingest`]) moves bytes between its sockets and the
-//! protocol machines, the [`pipeline`] puts the frames on the UTC time line and decides where segments begin, and the [`writer`]
+//! [`run_shard`] runs the cameras that a shard owns: a driver per camera (`ingest`) moves bytes between its sockets and the
+//! protocol machines, the `pipeline` puts the frames on the UTC time line and decides where segments begin, and the `writer`
 //! brings them to disk and into the index. [`retention`] runs on the control executor and makes room.
 //! Nothing of a camera ever leaves its shard; the rest of the process talks to it through [`RecorderHandle`].
 

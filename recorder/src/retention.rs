@@ -24,8 +24,11 @@ use corenvr_store::{
 
 /// How often every disk is looked at.
 const PERIOD: Duration = Duration::from_secs(30);
-/// A disk that was full gets at least this much room at once, so that it is not full again with the next write.
-const FULL_ROOM: u64 = 256 << 20;
+/// When a disk refuses writes although its limits are kept, as much of its oldest footage goes as one part in this many, but at
+/// least and at most so many bytes: enough for the next seconds of all cameras, and never more than a little of what there is.
+const FULL_SHARE: u64 = 200;
+const FULL_ROOM_MIN: u64 = 64 << 20;
+const FULL_ROOM_MAX: u64 = 4 << 30;
 /// A disk that is told to be full again within this time is the same event: every camera on it says so.
 const FULL_AGAIN: Duration = Duration::from_secs(5);
 /// Rounds of planning and deleting in one pass; what is left is the next pass's.
@@ -192,18 +195,47 @@ impl Disk {
         }
         self.full_at = Some(Instant::now());
         tracing::warn!(storage = %self.storage.path.display(), "the disk is full: the oldest footage is deleted at once");
-        let free = match self.free().await {
-            Ok(free) => free,
-            Err(error) => return self.warn(&error.to_string()),
-        };
-        let disk = DiskPolicy {
-            // A quota or reserved blocks may refuse writes while room is left.
-            keep_free: self.storage.disk.keep_free.max(free.saturating_add(FULL_ROOM)),
-            ..self.storage.disk
-        };
-        if let Err(error) = self.delete_by(policies, disk, stop).await {
+        let disk = self.storage.disk;
+        let mut result = self.delete_by(policies, disk, stop).await;
+        if let Ok(0) = result {
+            result = self.delete_oldest(stop).await;
+        }
+        if let Err(error) = result {
             self.warn(&format!("footage cannot be deleted: {error}"));
         }
+    }
+
+    /// Deletes a bounded amount of the oldest footage, whatever the limits say. Returns its bytes.
+    async fn delete_oldest(&mut self, stop: &Stop) -> Result<u64, PassError> {
+        let count = |a: &mut Archive| a.usage().values().map(|u| u.bytes).sum::<u64>();
+        let all = self.storage.archive.call(count).await?;
+        let wanted = (all / FULL_SHARE).clamp(FULL_ROOM_MIN, FULL_ROOM_MAX);
+        let everything = DiskPolicy {
+            keep_free: u64::MAX,
+            max: None,
+        };
+        let free = self.free().await?;
+        let nothing = Policies::default();
+        let mut deleted = 0;
+        for key in self.plan(Arc::new(nothing), everything, free).await? {
+            if deleted >= wanted || stop.is_requested() {
+                break;
+            }
+            deleted += self.delete(key).await?;
+        }
+        if deleted == 0 {
+            self.warn("the disk is full, and nothing on it may be deleted");
+        }
+        Ok(deleted)
+    }
+
+    async fn plan(&self, rules: Arc<Policies>, disk: DiskPolicy, free: u64) -> Result<Vec<SegmentKey>, PassError> {
+        let now = WallTime::from_micros(wall_now_micros());
+        let plan = self
+            .storage
+            .archive
+            .call(move |a| a.plan_retention(&|c| rules.of(c), disk, free, now));
+        Ok(plan.await??)
     }
 
     async fn free(&self) -> Result<u64, PassError> {
@@ -211,36 +243,33 @@ impl Disk {
         free.map_err(PassError::Free)
     }
 
-    async fn delete_by(&mut self, policies: &Arc<Policies>, disk: DiskPolicy, stop: &Stop) -> Result<(), PassError> {
+    /// Deletes what the limits do not hold any more. Returns its bytes.
+    async fn delete_by(&mut self, policies: &Arc<Policies>, disk: DiskPolicy, stop: &Stop) -> Result<u64, PassError> {
+        let mut deleted = 0;
         for _ in 0..ROUNDS_MAX {
             let free = self.free().await?;
-            let rules = policies.clone();
-            let now = WallTime::from_micros(wall_now_micros());
-            let plan = self
-                .storage
-                .archive
-                .call(move |a| a.plan_retention(&|c| rules.of(c), disk, free, now));
-            let plan = plan.await??;
+            let plan = self.plan(policies.clone(), disk, free).await?;
             if plan.is_empty() {
                 self.warn_if_over(free);
-                return Ok(());
+                break;
             }
             for key in plan {
                 if stop.is_requested() {
-                    return Ok(());
+                    return Ok(deleted);
                 }
-                self.delete(key).await?;
+                deleted += self.delete(key).await?;
             }
         }
-        Ok(())
+        Ok(deleted)
     }
 
-    async fn delete(&self, key: SegmentKey) -> Result<(), PassError> {
+    /// Deletes one segment. Returns its bytes.
+    async fn delete(&self, key: SegmentKey) -> Result<u64, PassError> {
         let begun = self.storage.archive.call(move |a| a.begin_delete(&key)).await?;
         let deletion = match begun {
             Ok(deletion) => deletion,
             // Protected or gone since the plan was made.
-            Err(ArchiveError::NotDeletable(..)) => return Ok(()),
+            Err(ArchiveError::NotDeletable(..)) => return Ok(0),
             Err(e) => return Err(e.into()),
         };
         let unlinked = self.deleter.call(move |()| (deletion.unlink(), deletion)).await?;
@@ -250,7 +279,9 @@ impl Disk {
             source,
         })?;
         tracing::debug!(segment = %deletion.key, bytes = deletion.bytes, "deleted");
-        Ok(self.storage.archive.call(move |a| a.finish_delete(deletion)).await??)
+        let bytes = deletion.bytes;
+        self.storage.archive.call(move |a| a.finish_delete(deletion)).await??;
+        Ok(bytes)
     }
 
     /// Nothing is left to be deleted: says so if the disk is still under its floor.
@@ -394,7 +425,7 @@ mod tests {
             settled(8).await;
             assert_eq!(starts(&archive, &camera).await, before[12..]);
             assert_eq!(files(dir.path()), 8);
-            // A full disk: everything here is less than what is to be freed at once.
+            // A full disk whose limits are kept: everything here is less than what is to be freed at least.
             handle.disk_full(0);
             settled(0).await;
             stop.request();

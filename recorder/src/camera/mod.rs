@@ -302,3 +302,79 @@ fn transport(choice: TransportChoice, memory: &Memory) -> Lower {
         TransportChoice::Auto => memory.worked.unwrap_or(Lower::Udp),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use corenvr_media::CameraName;
+
+    use super::*;
+    use crate::writer::{Budget, Queue};
+
+    fn camera() -> Camera {
+        let source = Source::parse("rtsp://192.0.2.1/a").unwrap();
+        let config = CameraConfig::new(CameraName::new("gate").unwrap(), source);
+        let queue = Rc::new(Queue::new(1 << 20, Budget::new(1 << 20)));
+        let shared = Shared::new(&config, 0, queue, Rc::new(RefCell::default()), 1 << 20);
+        Camera {
+            config: Rc::new(config),
+            recorder: Rc::new(RecorderConfig::default()),
+            shared: Rc::new(shared),
+            stop: Stop::default(),
+        }
+    }
+
+    fn end(kind: EndKind) -> End {
+        End {
+            kind,
+            reason: "because".into(),
+        }
+    }
+
+    #[test]
+    fn two_failures_inside_in_a_row_quarantine_and_one_does_not() {
+        let (camera, mut memory) = (camera(), Memory::default());
+        let short = Duration::from_secs(1);
+        let fails = |memory: &mut Memory| camera.judge(memory, Err("panicked".into()), false, short);
+        assert!(fails(&mut memory) < QUARANTINE);
+        camera.judge(&mut memory, Ok(end(EndKind::Closed)), true, short);
+        assert!(fails(&mut memory) < QUARANTINE);
+        assert_eq!(fails(&mut memory), QUARANTINE);
+        assert!(matches!(camera.shared.state(), CameraState::Quarantined { .. }));
+        assert_eq!(camera.shared.status().counters.panics, 3);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_a_good_session_makes_them_short_again() {
+        let (camera, mut memory) = (camera(), Memory::default());
+        let mut down =
+            |kind, recorded, took| camera.judge(&mut memory, Ok(end(kind)), recorded, Duration::from_secs(took));
+        assert!(down(EndKind::Unreachable, false, 1) < Duration::from_secs(2));
+        for _ in 0..40 {
+            assert!(down(EndKind::Silent, false, 1) <= Duration::from_secs(75));
+        }
+        assert!(down(EndKind::Unreachable, false, 1) >= Duration::from_secs(45));
+        assert!(down(EndKind::Closed, true, 100) < Duration::from_secs(2));
+        assert!(down(EndKind::Unauthorized, false, 1) >= Duration::from_secs(22));
+        for _ in 0..10 {
+            down(EndKind::Unauthorized, false, 1);
+        }
+        assert!(down(EndKind::Unauthorized, false, 1) >= Duration::from_secs(225));
+    }
+
+    #[test]
+    fn what_worked_is_tried_first_and_forgotten_when_it_fails() {
+        let (camera, mut memory) = (camera(), Memory::default());
+        let short = Duration::from_secs(1);
+        let auto = TransportChoice::Auto;
+        assert_eq!(transport(auto, &memory), Lower::Udp);
+        camera.judge(&mut memory, Ok(end(EndKind::NoPacket)), false, short);
+        assert_eq!(transport(auto, &memory), Lower::Tcp);
+        camera.judge(&mut memory, Ok(end(EndKind::Closed)), true, short);
+        assert_eq!(transport(auto, &memory), Lower::Tcp);
+        camera.judge(&mut memory, Ok(end(EndKind::TransportRefused)), false, short);
+        assert_eq!(transport(auto, &memory), Lower::Udp);
+        assert_eq!(transport(TransportChoice::Tcp, &memory), Lower::Tcp);
+    }
+}

@@ -1,6 +1,7 @@
 //! From packets to the pipeline: what every way of ingest shares. No sockets in here; a driver such as [`rtsp`] moves the bytes.
 
 pub(crate) mod choose;
+mod resolve;
 pub(crate) mod rtsp;
 mod udp;
 

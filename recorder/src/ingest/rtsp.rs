@@ -19,11 +19,15 @@ use corenvr_proto::rtsp::{
 use corenvr_proto::sdp::SessionDescription;
 use corenvr_shard::{
     Stop, TaskPanicked,
-    net::{Stream, resolve},
+    net::Stream,
     time::{sleep, timeout},
 };
 
-use super::{Continuation, Media, REPORT_INTERVAL, Sink, choose, udp::PortPair, udp::UdpStream};
+use super::{
+    Continuation, Media, REPORT_INTERVAL, Sink, choose,
+    resolve::addresses,
+    udp::{PortPair, UdpStream},
+};
 
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -130,10 +134,7 @@ pub(crate) async fn run<S: Sink + 'static>(
 async fn connect(url: &CameraUrl, limit: Duration, stop: &Stop) -> Result<Stream, End> {
     let (host, port) = (url.host(), url.port());
     let attempt = async {
-        let addresses = match timeout(limit, resolve(host, port)).await {
-            Ok(found) => found,
-            Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
-        };
+        let addresses = addresses(host, port, limit).await;
         let addresses = addresses.map_err(|e| format!("the name {host} cannot be resolved: {e}"))?;
         let mut last = String::new();
         for address in addresses.into_iter().take(4) {

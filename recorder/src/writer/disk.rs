@@ -62,10 +62,7 @@ impl Disk {
 
     /// Looks at an error: a full disk is told to the retention, which makes room.
     pub fn note_error(&self, error: &io::Error) {
-        if matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        ) {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             self.retention.disk_full(self.index);
         }
     }
