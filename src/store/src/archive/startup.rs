@@ -86,7 +86,7 @@ impl Archive {
             bytes: 0,
         };
         for camera in &cameras {
-            for day in self.days(camera)? {
+            for day in self.days(camera, report)? {
                 self.reconcile_day(camera, &day, report, &mut state)?;
                 progress(state);
             }
@@ -131,14 +131,16 @@ impl Archive {
     }
 
     /// The days that a camera has a directory or a row of.
-    fn days(&self, camera: &CameraName) -> Result<BTreeSet<String>, ArchiveError> {
+    fn days(&self, camera: &CameraName, report: &mut Recovery) -> Result<BTreeSet<String>, ArchiveError> {
         let dir = self.camera_dir(camera);
-        let listing = paths::list(&dir).map_err(io_error("list", &dir))?;
-        let mut days: BTreeSet<String> = listing
-            .dirs
-            .into_iter()
-            .filter(|d| paths::parse_day(d).is_some())
-            .collect();
+        let listed = paths::list(&dir).map_or_else(
+            |e| {
+                report.unreadable.push((dir, e.to_string()));
+                Vec::new()
+            },
+            |l| l.dirs,
+        );
+        let mut days: BTreeSet<String> = listed.into_iter().filter(|d| paths::parse_day(d).is_some()).collect();
         let mut t = WallTime::MIN;
         while let Some((k, _)) = self.try_index(|i| i.rows(camera, t, WallTime::MAX, 1))?.pop() {
             let day = paths::day_of(k.start);
@@ -179,8 +181,14 @@ impl Archive {
             let (path, name) = (dir.join(file), format!("{day}/{file}"));
             match kind {
                 FileKind::Torn => continue,
-                FileKind::Part => self.reconcile_part(camera, &path, stem, rows.remove(&name), report)?,
-                FileKind::Sealed => self.reconcile_sealed(camera, &path, name.clone(), rows.remove(&name), report)?,
+                FileKind::Part => {
+                    let row = rows.remove(&name);
+                    one_file(&path, self.reconcile_part(camera, &path, stem, row, report), report)?;
+                }
+                FileKind::Sealed => {
+                    let row = rows.remove(&name);
+                    one_file(&path, self.reconcile_sealed(camera, &path, name, row, report), report)?;
+                }
             }
             state.files += 1;
             state.files_total = state.files_total.max(state.files);
@@ -346,6 +354,18 @@ impl Archive {
         self.count(&key, row.end, row.bytes);
         report.recovered.push((path, r.damage));
         Ok(())
+    }
+}
+
+/// What goes wrong with one file is reported and keeps no other from being found; a failing index is passed on.
+fn one_file(path: &Path, result: Result<(), ArchiveError>, report: &mut Recovery) -> Result<(), ArchiveError> {
+    match result {
+        Err(e @ ArchiveError::Index { .. }) => Err(e),
+        Err(e) => {
+            report.unreadable.push((path.to_owned(), e.to_string()));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -436,3 +436,10 @@ fn tracks_come_with_each_segment() {
     assert_eq!(codecs, ["H264", "H265"]);
     assert!(matches!(all(&mut a, "front")[1].tracks[1], CodecParameters::Audio(_)));
 }
+
+#[test]
+fn an_archive_can_be_handed_to_a_thread() {
+    const fn handed<T: Send>() {}
+    handed::<Archive>();
+    handed::<Deletion>();
+}
