@@ -113,3 +113,54 @@ impl Disk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corenvr_shard::{Worker, file::AlignedBuffer, run_control};
+    use corenvr_store::{Archive, archive::ArchiveOptions};
+
+    use super::*;
+    use crate::retention;
+
+    #[test]
+    fn many_files_share_a_flush_and_a_failing_one_is_told_to_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive::open(&ArchiveOptions::new(dir.path().join("archive"))).unwrap();
+        run_control(async {
+            let storage = Storage {
+                path: dir.path().join("archive"),
+                archive: Worker::start("archive", 16, archive).unwrap().0,
+            };
+            let disk = Disk::new(0, storage.clone(), retention::channel().0);
+            let mut files = Vec::new();
+            for i in 0..SINGLE_FILES_MAX + 8 {
+                let mut file = AppendFile::create(&dir.path().join(i.to_string())).await.unwrap();
+                let mut buffer = AlignedBuffer::with_capacity(4096);
+                buffer.extend_from_slice(&[i as u8; 4096]);
+                file.write_at(buffer, 0).await.unwrap();
+                disk.file_opened();
+                files.push(file);
+            }
+            let all = futures::future::join_all(files.iter().map(|f| disk.sync(f))).await;
+            assert!(all.iter().all(Result::is_ok));
+            assert!(disk.waiting.borrow().is_empty() && !disk.flushing.get());
+
+            let gone = Storage {
+                path: dir.path().join("gone"),
+                ..storage
+            };
+            let broken = Disk::new(0, gone, retention::channel().0);
+            broken.open_files.set(SINGLE_FILES_MAX + 1);
+            let all = futures::future::join_all(files.iter().map(|f| broken.sync(f))).await;
+            assert!(
+                all.iter()
+                    .all(|r| r.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound))
+            );
+            for _ in 0..8 {
+                disk.file_closed();
+            }
+            disk.sync(&files[0]).await.unwrap();
+        })
+        .unwrap();
+    }
+}
