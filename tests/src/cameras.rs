@@ -67,7 +67,9 @@ impl Kind {
             Self::H264Pcmu => (X264.to_vec(), vec!["-c:a", "pcm_mulaw", "-ar", "8000", "-ac", "1"]),
             // RFC 2435 carries no Huffman tables: only the standard's own can be sent.
             Self::MjpegOpus => (
-                vec!["-c:v", "mjpeg", "-huffman", "default", "-q:v", "9", "-pix_fmt", "yuvj420p"],
+                vec![
+                    "-c:v", "mjpeg", "-huffman", "default", "-q:v", "9", "-pix_fmt", "yuvj420p",
+                ],
                 vec!["-c:a", "libopus", "-ar", "48000", "-ac", "2"],
             ),
         };

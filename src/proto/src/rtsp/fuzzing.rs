@@ -109,9 +109,11 @@ pub fn url(data: &[u8]) {
     if let Ok(url) = CameraUrl::parse(&text) {
         assert!(!url.host().is_empty() && url.port() != 0);
         let request = url.request_url();
-        if let Some(credentials) = url.credentials().filter(|c| c.password().len() > 6) {
-            let hidden = !request.contains(credentials.password());
-            assert!(hidden || text.matches(credentials.password()).count() != 1);
+        assert!(!request.contains(char::is_control));
+        // With an @ behind the host, a URL without its user part may read as one with another.
+        if !request.contains('@') {
+            let again = CameraUrl::parse(&request).expect("what is sent to a camera is a URL");
+            assert!(again.credentials().is_none() && again.host() == url.host() && again.port() == url.port());
         }
         let _ = url.redirected(&text);
     }

@@ -21,6 +21,8 @@ pub enum UrlError {
     Port,
     #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
     TooLong,
+    #[error("the URL holds a control character such as a line break; was it copied over two lines?")]
+    ControlCharacter,
 }
 
 /// `rtsp://[user[:password]@]host[:port][/path][?query]`.
@@ -41,6 +43,10 @@ impl CameraUrl {
         let text = text.trim();
         if text.len() > URL_BYTES_MAX {
             return Err(UrlError::TooLong);
+        }
+        // The URL goes into request lines as it is: a line break in it would be a header of its own.
+        if text.chars().any(char::is_control) {
+            return Err(UrlError::ControlCharacter);
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -135,8 +141,11 @@ fn split_authority(rest: &str) -> (Option<&str>, &str, &str) {
         if let Some(split) = at_user(at) {
             return split;
         }
-    } else if parse_authority(&rest[..strict]).is_ok() {
-        return (None, &rest[..strict], &rest[strict..]);
+    } else {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        if parse_authority(&rest[..end]).is_ok() {
+            return (None, &rest[..end], &rest[end..]);
+        }
     }
     // The password holds a question mark, or failing that a slash.
     let in_authority = rest[..slash].rfind('@').and_then(at_user);

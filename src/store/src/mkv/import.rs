@@ -2,7 +2,7 @@
 //! which knows lacing, block groups and unknown sizes. Recordings of corenvr's own are read by [`super::reader`].
 
 use std::{
-    io::Cursor,
+    io::{self, Cursor, Read, Seek, SeekFrom},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -76,8 +76,41 @@ pub fn read_clip(data: &[u8]) -> Result<Clip, ImportError> {
         .unwrap_or_else(|_| Err(ImportError::Demux("numbers in it make no sense".to_owned())))
 }
 
+/// Memory that can be read and sought in only so often: some damaged files send the demuxer around in a circle.
+struct Bounded<'a> {
+    data: Cursor<&'a [u8]>,
+    calls_left: u64,
+}
+
+impl Bounded<'_> {
+    fn count(&mut self) -> io::Result<()> {
+        let left = self.calls_left.checked_sub(1);
+        self.calls_left = left.ok_or_else(|| io::Error::other("reading it leads around in a circle"))?;
+        Ok(())
+    }
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.count()?;
+        self.data.read(into)
+    }
+}
+
+impl Seek for Bounded<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.count()?;
+        self.data.seek(to)
+    }
+}
+
 fn read(data: &[u8]) -> Result<Clip, ImportError> {
-    let mut file = MatroskaFile::open(Cursor::new(data))?;
+    // Every element takes some calls and at least two bytes.
+    let data = Bounded {
+        data: Cursor::new(data),
+        calls_left: 1024 + 16 * data.len() as u64,
+    };
+    let mut file = MatroskaFile::open(data)?;
     let scale_ns = file.info().timestamp_scale().get();
     let mut clip = Clip {
         tracks: Vec::new(),
