@@ -1,1 +1,10 @@
-//! end-to-end tests, crash tests, benches.
+//! What the end-to-end tests share: the daemon as a child process, cameras that are not our own code, real players, and frames to compare.
+//!
+//! A helper here panics with the whole story (command, output, log) when something outside misbehaves: it is only ever called from tests.
+#![allow(clippy::unwrap_used)]
+
+pub mod cameras;
+pub mod daemon;
+pub mod frames;
+pub mod players;
+pub mod process;

@@ -106,6 +106,17 @@ impl AppendFile {
         })
     }
 
+    /// Opens a file that exists, to go on writing it.
+    pub async fn open(path: &Path) -> io::Result<Self> {
+        let opened = OpenOptions::new().read(true).write(true).dma_open(path).await;
+        let file = Rc::new(opened.map_err(|e| other(path, e))?);
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            reserved: 0,
+        })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -263,12 +274,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.part");
         run_control(async {
-            let mut file = AppendFile::create(&path).await.unwrap();
+            let file = AppendFile::create(&path).await.unwrap();
             assert!(
                 AppendFile::create(&path)
                     .await
                     .is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
             );
+            file.close().await.unwrap();
+            let mut file = AppendFile::open(&path).await.unwrap();
             file.reserve(1 << 20).await;
             let data: Vec<u8> = (0..10 * ALIGN as u32).map(|i| (i / 3) as u8).collect();
             let mut offset = 0;

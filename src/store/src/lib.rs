@@ -6,7 +6,7 @@
 //! cache of them; the order in which both are written is described at [`archive`].
 
 pub mod archive;
-pub mod check;
+
 pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -16,8 +16,9 @@ pub mod live;
 pub mod mkv;
 mod tables;
 
+pub use archive::check;
 pub use archive::{Archive, ArchiveError, ArchiveOptions, OpenError};
 pub use gap::GapCause;
 pub use mkv::reader::ReadError;
 pub use mkv::writer::{Seal, SegmentHeader, SegmentWriter, Sink, WriteError};
-pub use tables::{ClusterInfo, ClusterSpan, KeyFrame, SegmentMeta, SegmentState, SegmentKey, Table};
+pub use tables::{ClusterInfo, ClusterSpan, KeyFrame, SegmentKey, SegmentMeta, SegmentState, Table};

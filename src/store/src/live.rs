@@ -180,7 +180,9 @@ impl LiveTail {
     pub fn since(&self, t: WallTime) -> Vec<Frame> {
         let time = |s: &u64| self.frames[(s - self.first) as usize].time;
         let from = self.starts.iter().rev().find(|s| time(s) <= t).or(self.starts.front());
-        from.map_or_else(Vec::new, |s| self.frames.range((s - self.first) as usize..).cloned().collect())
+        from.map_or_else(Vec::new, |s| {
+            self.frames.range((s - self.first) as usize..).cloned().collect()
+        })
     }
 
     /// The newest GOP: what a viewer needs to start at once.
@@ -204,9 +206,7 @@ impl LiveTail {
             self.drop_before(cut);
         }
         while let Some(&cut) = self.starts.get(1) {
-            let span = self
-                .span()
-                .map_or(Duration::ZERO, |(a, b)| b.saturating_since(a));
+            let span = self.span().map_or(Duration::ZERO, |(a, b)| b.saturating_since(a));
             let over = self.bytes > self.limits.bytes || span > self.limits.duration;
             if !over || cut > self.durable {
                 return;

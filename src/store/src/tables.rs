@@ -259,7 +259,14 @@ mod tests {
     use super::*;
 
     fn tables() -> impl Strategy<Value = Table> {
-        let cluster = (0u64..3, 1u32..5000, 0u32..100, 0i64..3_000_000, -500_000i64..3_000_000, 0usize..4);
+        let cluster = (
+            0u64..3,
+            1u32..5000,
+            0u32..100,
+            0i64..3_000_000,
+            -500_000i64..3_000_000,
+            0usize..4,
+        );
         (0i64..2_000_000_000_000_000, prop::collection::vec(cluster, 0..40)).prop_map(|(start, list)| {
             let (mut table, mut at, mut t) = (Table::default(), 4096, start);
             for (skip, pages, frames, step, span, keys) in list {
@@ -314,7 +321,12 @@ mod tests {
                 frames: 50,
                 first: time,
                 last: time,
-                keys: vec![KeyFrame { time, offset: 4200 + i * 8192, size: 9, block: 4190 + i * 8192 }],
+                keys: vec![KeyFrame {
+                    time,
+                    offset: 4200 + i * 8192,
+                    size: 9,
+                    block: 4190 + i * 8192,
+                }],
             });
         }
         assert_eq!(table.cluster_at(4095), None);

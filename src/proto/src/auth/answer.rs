@@ -172,10 +172,11 @@ fn digest(
         out.push_str(algorithm.name());
     }
     if !cnonce.is_empty() {
-        out.push_str(&format!(", cnonce=\"{cnonce}\""));
+        out.push_str(", cnonce=");
+        out.push_str(&quoted(&cnonce));
     }
     if !qop.is_empty() {
-        out.push_str(&format!(", qop={qop}, nc={nc}"));
+        out.extend([", qop=", qop, ", nc=", &nc]);
     }
     if let Some(opaque) = &challenge.opaque {
         out.push_str(", opaque=");

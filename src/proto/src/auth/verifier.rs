@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Algorithm, Authorization, DigestAuthorization, DigestInput, constant_time_eq, ha1, hex, quoted};
 
 /// How long after it was issued a nonce may be used for the first time on a connection.
-pub const NONCE_LIFETIME: Duration = Duration::from_secs(300);
+pub const NONCE_LIFETIME: Duration = Duration::from_mins(5);
 /// How many nonces one connection remembers; the oldest is forgotten, and using it again is answered `stale`.
 const NONCES_PER_CONNECTION_MAX: usize = 4;
 
@@ -60,6 +60,9 @@ pub struct ConnectionLogin {
     nonces: Vec<(String, u32)>,
 }
 
+/// Finds a user by name.
+type Lookup = dyn Fn(&str) -> Option<Secret> + Send + Sync;
+
 /// Issues challenges and checks answers. One for the whole server: shards share it.
 pub struct Verifier {
     realm: String,
@@ -67,7 +70,7 @@ pub struct Verifier {
     epoch: Instant,
     basic: bool,
     counter: AtomicU32,
-    lookup: Box<dyn Fn(&str) -> Option<Secret> + Send + Sync>,
+    lookup: Box<Lookup>,
 }
 
 impl fmt::Debug for Verifier {
@@ -263,15 +266,14 @@ impl Verifier {
 
 impl ConnectionLogin {
     fn remember(&mut self, known: Option<usize>, nonce: String, count: u32) {
-        match known {
-            Some(i) => self.nonces[i].1 = count.max(self.nonces[i].1),
-            None => {
-                if self.nonces.len() == NONCES_PER_CONNECTION_MAX {
-                    self.nonces.remove(0);
-                }
-                self.nonces.push((nonce, count));
-            }
+        if let Some(i) = known {
+            self.nonces[i].1 = count.max(self.nonces[i].1);
+            return;
         }
+        if self.nonces.len() == NONCES_PER_CONNECTION_MAX {
+            self.nonces.remove(0);
+        }
+        self.nonces.push((nonce, count));
     }
 }
 

@@ -154,12 +154,22 @@ impl LatmConfig {
         let mut copy = BitReader::new(data);
         copy.skip(start)?;
         let config = copy_bits(&mut copy, config_bits)?;
-        let frame_length = match r.bits(3)? {
-            0 => {
+        // Some senders end the SDP's config here, with what the rest says being usual.
+        let frame_length = match r.bits(3) {
+            None => {
+                return Some(Self {
+                    config,
+                    audio,
+                    frames,
+                    frame_length: FrameLength::Variable,
+                    other_data_bits: 0,
+                });
+            }
+            Some(0) => {
                 r.skip(8)?; // latmBufferFullness
                 FrameLength::Variable
             }
-            1 => FrameLength::Fixed(r.bits(9)? as usize + 20),
+            Some(1) => FrameLength::Fixed(r.bits(9)? as usize + 20),
             _ => return None, // CELP and HVXC
         };
         let other_data_bits = if r.bit()? { other_data(r, version)? } else { 0 };
@@ -221,7 +231,7 @@ fn latm_value(r: &mut BitReader<'_>) -> Option<u32> {
 fn copy_bits(r: &mut BitReader<'_>, count: usize) -> Option<Bytes> {
     // Checked before anything is allocated.
     r.clone().skip(count)?;
-    if r.position() % 8 == 0 && count % 8 == 0 {
+    if r.position().is_multiple_of(8) && count.is_multiple_of(8) {
         return r.bytes(count / 8).map(Bytes::copy_from_slice);
     }
     let mut out = Vec::with_capacity(count.div_ceil(8));

@@ -83,7 +83,7 @@ mod tests {
         let mut r = BitReader::new(&[0b1010_0110, 0b0100_0010, 0xFF]);
         assert_eq!(
             (r.bit(), r.ue(), r.ue(), r.ue()),
-            (Some(true), Some(1), Some(5), Some(0x10 - 1 + 1))
+            (Some(true), Some(1), Some(2), Some(3))
         );
         let mut r = BitReader::new(&[1, 2, 3, 4, 5]);
         assert_eq!(r.bits(32), Some(0x0102_0304));

@@ -26,4 +26,4 @@ pub(crate) fn reduced(numerator: u32, denominator: u32) -> Option<(u32, u32)> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

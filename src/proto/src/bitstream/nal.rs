@@ -5,7 +5,7 @@ use memchr::memchr;
 /// Bytes of the length before each NAL unit in `corenvr_media::Frame::data`.
 pub const LENGTH_LEN: usize = 4;
 
-/// The NAL units of an access unit in the 4-byte length layout. Ends early, with `Err(())`, at a length that is wrong.
+/// The NAL units of an access unit in the 4-byte length layout. Ends early, with an error, at a length that is wrong.
 pub fn split_lengths(mut data: &[u8]) -> impl Iterator<Item = Result<&[u8], BadLength>> {
     std::iter::from_fn(move || {
         if data.is_empty() {
@@ -53,16 +53,11 @@ pub(crate) fn split_annex_b(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         loop {
             let data = rest?;
-            let nal = match find_start_code(data) {
-                Some(at) => {
-                    rest = Some(&data[at + 3..]);
-                    &data[..at]
-                }
-                None => {
-                    rest = None;
-                    data
-                }
+            let (nal, after) = match find_start_code(data) {
+                Some(at) => (&data[..at], Some(&data[at + 3..])),
+                None => (data, None),
             };
+            rest = after;
             let nal = trim_zeros(nal);
             if !nal.is_empty() {
                 return Some(nal);

@@ -123,10 +123,11 @@ impl Reorder {
     fn accept(&mut self, now: Instant, packet: Packet) {
         self.candidate = None;
         let Some((ssrc, next)) = self.current else { return };
+        if self.ready.len() >= READY_MAX {
+            return;
+        }
         if self.in_order || (packet.sequence == next && self.waiting.is_empty()) {
-            if self.ready.len() < READY_MAX {
-                self.deliver(packet, None);
-            }
+            self.deliver(packet, None);
             return;
         }
         let ahead = |p: &Packet| p.sequence.wrapping_sub(next);

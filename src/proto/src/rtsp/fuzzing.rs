@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::{
-    CameraUrl, ClockRange, Decoder, FrameFilter, Lower, Message, Range, Rate, RequestUri, Role, RtpInfo, SessionHeader,
-    Transport,
+    CameraUrl, Decoder, FrameFilter, Lower, Message, Range, Rate, RequestUri, Role, RtpInfo, SessionHeader, Transport,
     client::{Client, ClientConfig, Event, SetupChoice},
 };
 use crate::{
@@ -78,9 +77,7 @@ pub fn headers(data: &[u8]) {
         let _ = Transport::parse_list(&transport.to_string());
     }
     if let Ok(range) = Range::parse(&text) {
-        // Times outside the years 1970 to 9999 (by their zone) are clamped by nobody, but cannot be read again.
-        let extreme = matches!(range, Range::Clock(ClockRange { start, end }) if start.as_micros() < 0 || end.is_some_and(|e| e.as_micros() < 0));
-        assert!(extreme || Range::parse(&range.to_string()) == Ok(range));
+        assert_eq!(Range::parse(&range.to_string()), Ok(range));
     }
     let list = RtpInfo::parse_list(&text);
     let again = RtpInfo::parse_list(&RtpInfo::write_list(&list));
@@ -112,9 +109,11 @@ pub fn url(data: &[u8]) {
     if let Ok(url) = CameraUrl::parse(&text) {
         assert!(!url.host().is_empty() && url.port() != 0);
         let request = url.request_url();
-        if let Some(credentials) = url.credentials().filter(|c| c.password().len() > 6) {
-            let hidden = !request.contains(credentials.password());
-            assert!(hidden || text.matches(credentials.password()).count() != 1);
+        assert!(!request.contains(char::is_control));
+        // With an @ behind the host, a URL without its user part may read as one with another.
+        if !request.contains('@') {
+            let again = CameraUrl::parse(&request).expect("what is sent to a camera is a URL");
+            assert!(again.credentials().is_none() && again.host() == url.host() && again.port() == url.port());
         }
         let _ = url.redirected(&text);
     }

@@ -8,7 +8,7 @@ use super::message::Headers;
 pub const RTP_INFO_MAX: usize = 32;
 
 /// The session timeout where the Session header names none (RFC 2326 section 12.37).
-pub const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+pub const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_mins(1);
 
 /// One stream of an RTP-Info header (RFC 2326 section 12.33).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,10 +57,10 @@ impl RtpInfo {
             out.push_str("url=");
             out.push_str(&info.url.replace(',', "%2C").replace(';', "%3B"));
             if let Some(seq) = info.seq {
-                out.push_str(&format!(";seq={seq}"));
+                out.extend([";seq=", &seq.to_string()]);
             }
             if let Some(rtptime) = info.rtptime {
-                out.push_str(&format!(";rtptime={rtptime}"));
+                out.extend([";rtptime=", &rtptime.to_string()]);
             }
         }
         out
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(parse(""), None);
         let header = SessionHeader {
             id: "0011".into(),
-            timeout: Some(Duration::from_secs(60)),
+            timeout: Some(Duration::from_mins(1)),
         };
         assert_eq!(header.to_string(), "0011;timeout=60");
     }

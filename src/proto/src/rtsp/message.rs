@@ -254,12 +254,17 @@ impl Headers {
 }
 
 impl fmt::Debug for Headers {
-    /// Everything but what proves an identity.
+    /// Everything but what proves an identity, in headers of its own or in a URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
             .entries(self.iter().map(|(n, v)| {
                 let secret = n.eq_ignore_ascii_case("Authorization") || n.eq_ignore_ascii_case("Proxy-Authorization");
-                (n, if secret { "(hidden)" } else { v })
+                let shown = match v {
+                    _ if secret => "(hidden)".to_owned(),
+                    v if v.contains("://") => super::url::without_credentials(v),
+                    v => v.to_owned(),
+                };
+                (n, shown)
             }))
             .finish()
     }

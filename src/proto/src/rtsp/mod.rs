@@ -22,3 +22,6 @@ pub use range::{ClockRange, NptRange, NptTime, Range, RangeError};
 pub use transport::{Lower, Mode, Transport};
 pub use uri::{RequestUri, UriError};
 pub use url::{CameraUrl, UrlError};
+
+#[cfg(test)]
+mod dialogue_tests;

@@ -149,7 +149,11 @@ fn parse_clock(range: &str) -> Result<ClockRange, RangeError> {
         Some((start, rest)) => (start, rest.trim().strip_prefix('-').ok_or(RangeError::Syntax)?),
         None => return Err(RangeError::Syntax),
     };
-    let point = |s: &str| WallTime::parse(s).map_err(|_| RangeError::Syntax);
+    // A time zone can carry a time over either end of what can be written again.
+    let point = |s: &str| match WallTime::parse(s) {
+        Ok(t) if (WallTime::MIN..=WallTime::MAX).contains(&t) => Ok(t),
+        _ => Err(RangeError::Syntax),
+    };
     Ok(ClockRange {
         start: point(start)?,
         end: match end.trim() {
@@ -273,6 +277,8 @@ mod tests {
             "clock=-20261120T100000Z",
             "clock=20261120T100000.1234567890Z-",
             "clock=é-Zé",
+            "clock=19700101T000000+0800-",
+            "clock=99991231T235959-0800-",
         ] {
             assert_eq!(Range::parse(text), Err(RangeError::Syntax), "{text}");
         }

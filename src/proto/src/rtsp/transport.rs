@@ -162,13 +162,11 @@ fn pair<T: Number>(value: &str) -> Option<(T, T)> {
         let s = s.trim();
         s.bytes().all(|b| b.is_ascii_digit()).then(|| s.parse::<T>().ok())?
     };
-    match value.split_once('-') {
-        Some((a, b)) => Some((number(a)?, number(b)?)),
-        None => {
-            let a = number(value)?;
-            Some((a, a.next()?))
-        }
+    if let Some((a, b)) = value.split_once('-') {
+        return Some((number(a)?, number(b)?));
     }
+    let a = number(value)?;
+    Some((a, a.next()?))
 }
 
 /// Splits at `separator`, but not inside double quotes. An unclosed quote ends with the text.

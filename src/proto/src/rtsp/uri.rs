@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::url::percent_decode;
+use crate::auth::hex;
 
 /// The longest request URI, in bytes; a longer one is answered 414.
 pub const URI_BYTES_MAX: usize = 4096;
@@ -19,6 +20,8 @@ pub enum UriError {
     Scheme,
     #[error("the path of the URI climbs or holds control characters")]
     Path,
+    #[error("the percent-encoding of the URI is not UTF-8")]
+    Encoding,
     #[error("the URI has more than {SEGMENTS_MAX} path segments or {QUERY_MAX} query parameters")]
     TooMany,
 }
@@ -62,21 +65,19 @@ impl RequestUri {
         }
         let mut segments = Vec::new();
         for raw in raw_path.split('/').filter(|s| !s.is_empty()) {
-            let segment = percent_decode(raw);
+            let segment = percent_decode(raw).ok_or(UriError::Encoding)?;
             let climbs = segment == "." || segment == "..";
             if climbs || segment.contains(['/', '\\']) || segment.chars().any(char::is_control) {
                 return Err(UriError::Path);
             }
             segments.push(segment);
         }
-        let query_pairs: Vec<(String, String)> = query
-            .unwrap_or_default()
-            .split('&')
-            .filter(|p| !p.is_empty())
-            .map(|p| p.split_once('=').unwrap_or((p, "")))
-            .map(|(k, v)| (percent_decode(k), percent_decode(v)))
-            .take(QUERY_MAX + 1)
-            .collect();
+        let mut query_pairs = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|p| !p.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |s: &str| percent_decode(s).ok_or(UriError::Encoding);
+            query_pairs.push((decode(key)?, decode(value)?));
+        }
         if segments.len() > SEGMENTS_MAX || query_pairs.len() > QUERY_MAX {
             return Err(UriError::TooMany);
         }
@@ -85,8 +86,8 @@ impl RequestUri {
             authority: authority.to_owned(),
             segments,
             query: query_pairs,
-            raw_path,
-            raw_query: query.filter(|q| !q.is_empty()).map(str::to_owned),
+            raw_path: tidy(&raw_path),
+            raw_query: query.filter(|q| !q.is_empty()).map(tidy),
         })
     }
 
@@ -114,7 +115,8 @@ impl RequestUri {
     }
 
     /// The URL without its last `n` segments and with `segment` (if any) behind the rest, the query last: the control
-    /// URL of a track. Percent-encoding stays as the client sent it.
+    /// URL of a track. Percent-encoding stays as the client sent it, with what would end an SDP line or an RTP-Info
+    /// entry encoded as well.
     pub fn with_segment(&self, n: usize, segment: Option<&str>) -> String {
         let kept: Vec<&str> = self.raw_path.split('/').filter(|s| !s.is_empty()).collect();
         let kept = &kept[..kept.len().saturating_sub(n)];
@@ -129,6 +131,20 @@ impl RequestUri {
         }
         url
     }
+}
+
+/// Encodes what may not stand bare in an SDP line or an RTP-Info entry, so that a URL is the same in both: players
+/// compare them.
+fn tidy(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    for b in raw.bytes() {
+        if b.is_ascii_graphic() && !matches!(b, b',' | b';' | b'"' | b'?') {
+            out.push(char::from(b));
+        } else {
+            out.extend(["%", &hex(&[b]).to_ascii_uppercase()]);
+        }
+    }
+    out
 }
 
 /// Scheme, authority without its user part, and the rest.
@@ -193,6 +209,8 @@ mod tests {
             RequestUri::parse("rtsp://h/?start=x/t").unwrap().to_string(),
             "rtsp://h/t?start=x"
         );
+        let odd = RequestUri::parse("rtsp://h/cam?start=x/a?b").unwrap();
+        assert_eq!(odd.to_string(), "rtsp://h/cam/a%3Fb?start=x");
     }
 
     #[test]
@@ -223,6 +241,19 @@ mod tests {
         );
     }
 
+    /// A bare comma in an RTP-Info URL stops VLC's clock.
+    #[test]
+    fn control_urls_hold_no_separators() {
+        let u = RequestUri::parse("rtsp://h/c d/é?a=1,2;3").unwrap();
+        assert_eq!(
+            u.with_segment(0, Some("track1")),
+            "rtsp://h/c%20d/%C3%A9/track1?a=1%2C2%3B3"
+        );
+        assert_eq!(u.parameter("a"), Some("1,2;3"));
+        let again = RequestUri::parse(&u.to_string()).unwrap();
+        assert_eq!((again.segments(), again.query()), (u.segments(), u.query()));
+    }
+
     #[test]
     fn climbing_and_control_characters_are_refused() {
         for text in [
@@ -238,6 +269,9 @@ mod tests {
         }
         for text in ["", "*", "http://h/x", "cam"] {
             assert_eq!(RequestUri::parse(text), Err(UriError::Scheme), "{text}");
+        }
+        for text in ["/cam%a0", "/cam?a=%ff"] {
+            assert_eq!(RequestUri::parse(text), Err(UriError::Encoding), "{text}");
         }
         assert_eq!(RequestUri::parse(&"/a".repeat(17)), Err(UriError::TooMany));
         assert_eq!(

@@ -21,6 +21,8 @@ pub enum UrlError {
     Port,
     #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
     TooLong,
+    #[error("the URL holds a control character such as a line break; was it copied over two lines?")]
+    ControlCharacter,
 }
 
 /// `rtsp://[user[:password]@]host[:port][/path][?query]`.
@@ -42,6 +44,10 @@ impl CameraUrl {
         if text.len() > URL_BYTES_MAX {
             return Err(UrlError::TooLong);
         }
+        // The URL goes into request lines as it is: a line break in it would be a header of its own.
+        if text.chars().any(char::is_control) {
+            return Err(UrlError::ControlCharacter);
+        }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "rtsp" | "rtspt" | "rtspu" => false,
@@ -53,7 +59,8 @@ impl CameraUrl {
         let (host, port) = parse_authority(authority)?;
         let credentials = user.map(|user| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
-            Credentials::new(percent_decode(name), percent_decode(password))
+            let decode = |s: &str| percent_decode(s).unwrap_or_else(|| s.to_owned());
+            Credentials::new(decode(name), decode(password))
         });
         Ok(Self {
             tls,
@@ -96,7 +103,7 @@ impl CameraUrl {
             url.push_str(&self.host);
         }
         if self.port != if self.tls { 322 } else { 554 } {
-            url.push_str(&format!(":{}", self.port));
+            url.extend([":", &self.port.to_string()]);
         }
         url.push_str(&self.path);
         url
@@ -134,8 +141,11 @@ fn split_authority(rest: &str) -> (Option<&str>, &str, &str) {
         if let Some(split) = at_user(at) {
             return split;
         }
-    } else if parse_authority(&rest[..strict]).is_ok() {
-        return (None, &rest[..strict], &rest[strict..]);
+    } else {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        if parse_authority(&rest[..end]).is_ok() {
+            return (None, &rest[..end], &rest[end..]);
+        }
     }
     // The password holds a question mark, or failing that a slash.
     let in_authority = rest[..slash].rfind('@').and_then(at_user);
@@ -175,8 +185,8 @@ fn parse_authority(authority: &str) -> Result<(String, Option<u16>), UrlError> {
     Ok((host.to_owned(), port))
 }
 
-/// Replaces `%XX`; what is no escape, or would not be UTF-8, stands for itself.
-pub(crate) fn percent_decode(text: &str) -> String {
+/// Replaces `%XX`; what is no escape stands for itself. `None` if the outcome is not UTF-8.
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [b, after @ ..] = rest {
@@ -191,7 +201,7 @@ pub(crate) fn percent_decode(text: &str) -> String {
             out.push(*b);
         }
     }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+    String::from_utf8(out).ok()
 }
 
 impl fmt::Display for CameraUrl {

@@ -110,8 +110,15 @@ fn create_identity(path: &Path) -> io::Result<StorageId> {
     // Version 4, variant 1 (RFC 9562 section 5.4).
     b[6] = b[6] & 0x0F | 0x40;
     b[8] = b[8] & 0x3F | 0x80;
-    let hex: String = b.iter().map(|x| format!("{x:02x}")).collect();
-    let uuid = StorageId(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]));
+    let hex = format!("{:032x}", u128::from_be_bytes(b));
+    let uuid = StorageId(format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    ));
     let identity = Identity {
         uuid: uuid.clone(),
         note: format!("corenvr storage directory, made on {}", host()),

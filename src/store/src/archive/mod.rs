@@ -23,6 +23,7 @@ use crate::{
     index::{Digest, Index, IndexError},
 };
 
+pub mod check;
 mod delete;
 mod lock;
 pub(crate) mod paths;
@@ -51,6 +52,8 @@ pub enum Step {
     CreateFile,
     SyncDirectory,
     OpenRow,
+    /// `.new` becomes `.part.mkv`.
+    Show,
     Rename,
     SealedRow,
     TombstoneRow,
@@ -162,7 +165,11 @@ impl Archive {
     /// Cameras that have footage.
     pub fn cameras(&self) -> Vec<CameraName> {
         let has = |u: &Usage| u.segments > 0;
-        self.usage.iter().filter(|(_, u)| has(u)).map(|(c, _)| c.clone()).collect()
+        self.usage
+            .iter()
+            .filter(|(_, u)| has(u))
+            .map(|(c, _)| c.clone())
+            .collect()
     }
 
     /// Bytes that the file system has free for this process.
@@ -227,7 +234,10 @@ impl Archive {
             return Some("perhaps protected: the list of protected ranges is damaged");
         }
         let overlaps = |r: &TimeRange| r.start < end && r.end > key.start;
-        let protected = self.protected.iter().any(|p| p.camera == key.camera && overlaps(&p.range));
+        let protected = self
+            .protected
+            .iter()
+            .any(|p| p.camera == key.camera && overlaps(&p.range));
         protected.then_some("protected")
     }
 

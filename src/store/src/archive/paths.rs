@@ -17,13 +17,16 @@ pub const SAME_NAME_MAX: u32 = 100;
 pub enum FileKind {
     /// `10-00-00.000Z.mkv`.
     Sealed,
+    /// `10-00-00.000Z.new`: created, but nothing in it is durable yet, so no player would open it.
+    New,
     /// `10-00-00.000Z.part.mkv`.
     Part,
     /// `10-00-00.000Z.torn.mkv`: set aside by recovery.
     Torn,
 }
 
-const ENDINGS: [(&str, FileKind); 3] = [
+const ENDINGS: [(&str, FileKind); 4] = [
+    (".new", FileKind::New),
     (".part.mkv", FileKind::Part),
     (".torn.mkv", FileKind::Torn),
     (".mkv", FileKind::Sealed),
@@ -58,7 +61,10 @@ pub fn parse_name(name: &str) -> Option<(&str, FileKind)> {
             8 => b == b'.',
             _ => b.is_ascii_digit(),
         });
-    let same = same.is_empty() || same.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n > 0));
+    let same = same.is_empty()
+        || same
+            .strip_prefix('-')
+            .is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n > 0));
     (shape && same).then_some((stem, kind))
 }
 
@@ -100,7 +106,11 @@ pub fn list(dir: &Path) -> io::Result<Listing> {
 
 /// The cameras that have a directory.
 pub fn cameras(root: &Path) -> io::Result<Vec<CameraName>> {
-    Ok(list(root)?.dirs.iter().filter_map(|d| CameraName::new(d).ok()).collect())
+    Ok(list(root)?
+        .dirs
+        .iter()
+        .filter_map(|d| CameraName::new(d).ok())
+        .collect())
 }
 
 /// Makes a directory's entries durable.
@@ -156,10 +166,20 @@ mod tests {
                 assert_eq!(parse_name(&name), Some((stem.as_str(), kind)));
             }
         }
-        for bad in ["a.mkv", "10-02-03.004.mkv", "10-02-03.004Z.mp4", "10-02-03.004Z-0.mkv", "10-02-03.004Z-x.mkv", "10:02-03.004Z.mkv"] {
+        for bad in [
+            "a.mkv",
+            "10-02-03.004.mkv",
+            "10-02-03.004Z.mp4",
+            "10-02-03.004Z-0.mkv",
+            "10-02-03.004Z-x.mkv",
+            "10:02-03.004Z.mkv",
+        ] {
             assert_eq!(parse_name(bad), None, "{bad}");
         }
-        assert_eq!(parse_day("2026-11-20").unwrap().0, WallTime::parse("2026-11-20T00:00:00Z").unwrap());
+        assert_eq!(
+            parse_day("2026-11-20").unwrap().0,
+            WallTime::parse("2026-11-20T00:00:00Z").unwrap()
+        );
         assert!(parse_day("2026-11-31").is_none() && parse_day("x").is_none() && parse_day("20261120").is_none());
     }
 

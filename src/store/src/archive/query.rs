@@ -30,9 +30,28 @@ struct Piece {
     gap_before: Option<GapCause>,
 }
 
+impl Piece {
+    fn new(key: &SegmentKey, row: &Row) -> Self {
+        Self {
+            range: TimeRange {
+                start: key.start,
+                end: row.end.max(key.start),
+            },
+            bytes: row.bytes,
+            open: row.state == RowState::Open,
+            gap_before: row.gap_before,
+        }
+    }
+}
+
 impl Archive {
     /// Rows of `camera` with footage in `range`, ordered by start; those of open segments are made from memory.
-    fn rows_in(&mut self, camera: &CameraName, range: TimeRange, limit: usize) -> Result<Vec<(SegmentKey, Row)>, ArchiveError> {
+    fn rows_in(
+        &mut self,
+        camera: &CameraName,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<(SegmentKey, Row)>, ArchiveError> {
         let limit = limit + self.open.len() + LOOK_BACK;
         let mut rows = self.index(|i| i.rows_before(camera, range.start, LOOK_BACK))?;
         rows.reverse();
@@ -118,14 +137,13 @@ impl Archive {
             return Ok(Arc::clone(t));
         }
         let kept = self.index(|i| i.codec(digest))?.and_then(|b| header::parse(&b).ok());
-        let tracks = match kept {
-            Some(h) => h.segment.tracks,
-            None => {
-                let f = File::open(path).map_err(io_error("open", path))?;
-                let (h, block) = file::read_header(&f).map_err(|e| file_error(path, e))?;
-                self.index(|i| i.put_codec(digest, &block))?;
-                h.segment.tracks
-            }
+        let tracks = if let Some(h) = kept {
+            h.segment.tracks
+        } else {
+            let f = File::open(path).map_err(io_error("open", path))?;
+            let (h, block) = file::read_header(&f).map_err(|e| file_error(path, e))?;
+            self.index(|i| i.put_codec(digest, &block))?;
+            h.segment.tracks
         };
         if self.codecs.len() >= CODECS_MAX {
             self.codecs.clear();
@@ -146,15 +164,7 @@ impl Archive {
         let before = self.last_before(camera, range.start)?;
         let mut covered = before.map(|end| end.min(range.start));
         for (key, row) in rows {
-            let piece = Piece {
-                range: TimeRange {
-                    start: key.start,
-                    end: row.end.max(key.start),
-                },
-                bytes: row.bytes,
-                open: row.state == RowState::Open,
-                gap_before: row.gap_before,
-            };
+            let piece = Piece::new(&key, &row);
             if let Some(end) = covered {
                 self.add_gaps(camera, &mut line, end, &piece, range)?;
             }
@@ -163,16 +173,37 @@ impl Archive {
             add_span(&mut line.spans, &piece, range);
         }
         let ended = line.spans.last().is_some_and(|s| s.open) || line.more_from.is_some();
-        if let (false, Some(end)) = (ended, covered) {
-            self.add_notes(camera, &mut line, end, range.end, range)?;
+        if let (false, Some(end)) = (ended, covered.filter(|&end| end < range.end)) {
+            // Whether this is a gap, and why, also depends on what comes behind the range.
+            match self.first_from(camera, range.end)? {
+                Some((key, row)) => self.add_gaps(camera, &mut line, end, &Piece::new(&key, &row), range)?,
+                None => {
+                    self.add_notes(camera, &mut line, end, range.end, range)?;
+                }
+            }
         }
         Ok(line)
+    }
+
+    /// The first footage that begins at or after `t`.
+    fn first_from(&mut self, camera: &CameraName, t: WallTime) -> Result<Option<(SegmentKey, Row)>, ArchiveError> {
+        let rest = TimeRange {
+            start: t,
+            end: WallTime::MAX,
+        };
+        // Rows that are no footage (tombstones) may come first: look a little further.
+        let rows = self.rows_in(camera, rest, LOOK_BACK)?;
+        Ok(rows.into_iter().find(|(k, _)| k.start >= t))
     }
 
     /// The end of the last footage that begins before `t`.
     fn last_before(&mut self, camera: &CameraName, t: WallTime) -> Result<Option<WallTime>, ArchiveError> {
         let rows = self.index(|i| i.rows_before(camera, t, LOOK_BACK))?;
-        let sealed = rows.iter().filter(|(_, r)| r.state == RowState::Sealed).map(|(_, r)| r.end).max();
+        let sealed = rows
+            .iter()
+            .filter(|(_, r)| r.state == RowState::Sealed)
+            .map(|(_, r)| r.end)
+            .max();
         let open = self.open.iter().filter(|(k, _)| k.camera == *camera && k.start < t);
         Ok(sealed.max(open.filter_map(|(_, o)| Self::open_end(o)).max()))
     }
@@ -229,14 +260,15 @@ impl Archive {
 
     /// `t` if there is footage at it, otherwise the nearest moment that has; `None` if there is none at all.
     pub fn nearest(&mut self, camera: &CameraName, t: WallTime) -> Result<Option<WallTime>, ArchiveError> {
-        let now = TimeRange { start: t, end: t.offset(1) };
+        let now = TimeRange {
+            start: t,
+            end: t.offset(1),
+        };
         if !self.rows_in(camera, now, 1)?.is_empty() {
             return Ok(Some(t));
         }
         let before = self.last_before(camera, t)?.map(|end| end.offset(-1));
-        let rest = TimeRange { start: t, end: WallTime::MAX };
-        // Rows that are no footage (tombstones) may come first: look a little further.
-        let after = self.rows_in(camera, rest, LOOK_BACK)?.first().map(|(k, _)| k.start);
+        let after = self.first_from(camera, t)?.map(|(k, _)| k.start);
         Ok(match (before, after) {
             (Some(b), Some(a)) => Some(if t.micros_since(b) <= a.micros_since(t) { b } else { a }),
             (b, a) => b.or(a),

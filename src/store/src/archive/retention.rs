@@ -154,26 +154,42 @@ mod tests {
         plan.iter().map(|k| k.start.as_micros() / HOUR).collect()
     }
 
+    const fn disk(keep_free: u64, max: Option<u64>) -> DiskPolicy {
+        DiskPolicy { keep_free, max }
+    }
+
     #[test]
     fn each_limit_takes_the_oldest() {
-        let list = candidates("a", &[(0, 10, true), (1, 10, false), (2, 10, true), (3, 10, true), (4, 10, false)]);
+        let shape = [
+            (0, 10, true),
+            (1, 10, false),
+            (2, 10, true),
+            (3, 10, true),
+            (4, 10, false),
+        ];
+        let list = candidates("a", &shape);
         let now = WallTime::from_micros(10 * HOUR);
-        let none = DiskPolicy::default();
         let by = |policy, disk, free| hours(&plan(vec![of(&list, policy)], disk, free, now));
-        let age = |h: u64| RetentionPolicy { age: Some(Duration::from_secs(h * 3600)), bytes: None };
-        let bytes = |b| RetentionPolicy { age: None, bytes: Some(b) };
-        let no = RetentionPolicy::default();
-        assert_eq!(by(no, none, 0), [0i64; 0]);
-        assert_eq!(by(age(7), none, 0), [0, 2]);
-        assert_eq!(by(age(0), none, 0), [0, 2, 3]);
-        assert_eq!(by(bytes(50), none, 0), [0i64; 0]);
-        assert_eq!(by(bytes(49), none, 0), [0]);
-        assert_eq!(by(bytes(0), none, 0), [0, 2, 3]);
-        assert_eq!(by(no, DiskPolicy { keep_free: 15, max: None }, 0), [0, 2]);
-        assert_eq!(by(no, DiskPolicy { keep_free: 15, max: None }, 15), [0i64; 0]);
-        assert_eq!(by(no, DiskPolicy { keep_free: 0, max: Some(45) }, 0), [0]);
+        let age = |h: u64| RetentionPolicy {
+            age: Some(Duration::from_secs(h * 3600)),
+            bytes: None,
+        };
+        let bytes = |b| RetentionPolicy {
+            age: None,
+            bytes: Some(b),
+        };
+        let (no, nothing) = (RetentionPolicy::default(), [0i64; 0]);
+        assert_eq!(by(no, disk(0, None), 0), nothing);
+        assert_eq!(by(age(7), disk(0, None), 0), [0, 2]);
+        assert_eq!(by(age(0), disk(0, None), 0), [0, 2, 3]);
+        assert_eq!(by(bytes(50), disk(0, None), 0), nothing);
+        assert_eq!(by(bytes(49), disk(0, None), 0), [0]);
+        assert_eq!(by(bytes(0), disk(0, None), 0), [0, 2, 3]);
+        assert_eq!(by(no, disk(15, None), 0), [0, 2]);
+        assert_eq!(by(no, disk(15, None), 15), nothing);
+        assert_eq!(by(no, disk(0, Some(45)), 0), [0]);
         // What one limit frees counts for the other.
-        assert_eq!(by(age(7), DiskPolicy { keep_free: 20, max: Some(30) }, 0), [0, 2]);
+        assert_eq!(by(age(7), disk(20, Some(30)), 0), [0, 2]);
     }
 
     #[test]
@@ -183,7 +199,10 @@ mod tests {
         let no = RetentionPolicy::default();
         let p = plan(
             vec![of(&a, no), of(&b, no)],
-            DiskPolicy { keep_free: 25, max: None },
+            DiskPolicy {
+                keep_free: 25,
+                max: None,
+            },
             0,
             WallTime::from_micros(10 * HOUR),
         );

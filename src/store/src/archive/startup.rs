@@ -37,7 +37,9 @@ impl Archive {
             ..Recovery::default()
         };
         if let Some((path, reason)) = &self.protected_unreadable {
-            report.unreadable.push((path.clone(), format!("{reason}; nothing is deleted")));
+            report
+                .unreadable
+                .push((path.clone(), format!("{reason}; nothing is deleted")));
         }
         if let Err(e) = self.reconcile(&mut report, progress) {
             let ArchiveError::Index { reason, .. } = e else {
@@ -84,7 +86,7 @@ impl Archive {
             bytes: 0,
         };
         for camera in &cameras {
-            for day in self.days(camera)? {
+            for day in self.days(camera, report)? {
                 self.reconcile_day(camera, &day, report, &mut state)?;
                 progress(state);
             }
@@ -97,7 +99,16 @@ impl Archive {
         let open: Vec<_> = self
             .open
             .iter()
-            .map(|(k, o)| (k.clone(), Self::open_end(o), o.table.end_offset(), o.header.gap_before, o.digest, o.name.clone()))
+            .map(|(k, o)| {
+                (
+                    k.clone(),
+                    Self::open_end(o),
+                    o.table.end_offset(),
+                    o.header.gap_before,
+                    o.digest,
+                    o.name.clone(),
+                )
+            })
             .collect();
         for (key, end, bytes, gap_before, digest, name) in open {
             let row = Row {
@@ -120,10 +131,16 @@ impl Archive {
     }
 
     /// The days that a camera has a directory or a row of.
-    fn days(&self, camera: &CameraName) -> Result<BTreeSet<String>, ArchiveError> {
+    fn days(&self, camera: &CameraName, report: &mut Recovery) -> Result<BTreeSet<String>, ArchiveError> {
         let dir = self.camera_dir(camera);
-        let listing = paths::list(&dir).map_err(io_error("list", &dir))?;
-        let mut days: BTreeSet<String> = listing.dirs.into_iter().filter(|d| paths::parse_day(d).is_some()).collect();
+        let listed = paths::list(&dir).map_or_else(
+            |e| {
+                report.unreadable.push((dir, e.to_string()));
+                Vec::new()
+            },
+            |l| l.dirs,
+        );
+        let mut days: BTreeSet<String> = listed.into_iter().filter(|d| paths::parse_day(d).is_some()).collect();
         let mut t = WallTime::MIN;
         while let Some((k, _)) = self.try_index(|i| i.rows(camera, t, WallTime::MAX, 1))?.pop() {
             let day = paths::day_of(k.start);
@@ -158,12 +175,20 @@ impl Archive {
         let rows = self.try_index(|i| i.rows(camera, from, to, usize::MAX))?;
         let mut rows: DayRows = rows.into_iter().map(|(k, r)| (r.name.clone(), (k, r))).collect();
         for file in &listing.files {
-            let Some((stem, kind)) = paths::parse_name(file) else { continue };
+            let Some((stem, kind)) = paths::parse_name(file) else {
+                continue;
+            };
             let (path, name) = (dir.join(file), format!("{day}/{file}"));
             match kind {
                 FileKind::Torn => continue,
-                FileKind::Part => self.reconcile_part(camera, &path, stem, rows.remove(&name), report)?,
-                FileKind::Sealed => self.reconcile_sealed(camera, &path, name.clone(), rows.remove(&name), report)?,
+                FileKind::Part | FileKind::New => {
+                    let row = rows.remove(&name);
+                    one_file(&path, self.reconcile_part(camera, &path, stem, row, report), report)?;
+                }
+                FileKind::Sealed => {
+                    let row = rows.remove(&name);
+                    one_file(&path, self.reconcile_sealed(camera, &path, name, row, report), report)?;
+                }
             }
             state.files += 1;
             state.files_total = state.files_total.max(state.files);
@@ -214,7 +239,13 @@ impl Archive {
     }
 
     /// A finished file without a row gets one, from what it says itself.
-    fn add_file(&mut self, camera: &CameraName, path: &Path, name: String, report: &mut Recovery) -> Result<(), ArchiveError> {
+    fn add_file(
+        &mut self,
+        camera: &CameraName,
+        path: &Path,
+        name: String,
+        report: &mut Recovery,
+    ) -> Result<(), ArchiveError> {
         let (key, row, table, block) = match describe(camera, path, name) {
             Ok(d) => d,
             Err(reason) => {
@@ -278,7 +309,9 @@ impl Archive {
             }
             Ok(Outcome::Sealed(r)) => return self.take_recovered(path, stem, *r, report),
             Ok(Outcome::Empty) => {
-                remove_if_there(path).and_then(|()| paths::sync_dir(&dir)).map_err(io_error("remove", path))?;
+                remove_if_there(path)
+                    .and_then(|()| paths::sync_dir(&dir))
+                    .map_err(io_error("remove", path))?;
                 fs::remove_dir(&dir).ok();
                 self.try_index(|i| i.remove(key))?;
                 report.removed.push(path.to_owned());
@@ -294,7 +327,13 @@ impl Archive {
         Ok(())
     }
 
-    fn take_recovered(&mut self, path: &Path, stem: &str, r: Recovered, report: &mut Recovery) -> Result<(), ArchiveError> {
+    fn take_recovered(
+        &mut self,
+        path: &Path,
+        stem: &str,
+        r: Recovered,
+        report: &mut Recovery,
+    ) -> Result<(), ArchiveError> {
         let key = SegmentKey {
             camera: r.header.segment.camera.clone(),
             start: r.header.segment.start,
@@ -315,6 +354,18 @@ impl Archive {
         self.count(&key, row.end, row.bytes);
         report.recovered.push((path, r.damage));
         Ok(())
+    }
+}
+
+/// What goes wrong with one file is reported and keeps no other from being found; a failing index is passed on.
+fn one_file(path: &Path, result: Result<(), ArchiveError>, report: &mut Recovery) -> Result<(), ArchiveError> {
+    match result {
+        Err(e @ ArchiveError::Index { .. }) => Err(e),
+        Err(e) => {
+            report.unreadable.push((path.to_owned(), e.to_string()));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -21,8 +21,9 @@ const TABLE_EVERY: usize = 5;
 const NUDGE_MAX: i64 = 1000;
 
 impl Archive {
-    /// Creates the file of a new segment (empty, `.part.mkv`), makes it durable and writes its row. What exists is never
-    /// overwritten: a start or a name that is taken gives way to the next free one.
+    /// Creates the file of a new segment (empty, `.new`), makes it durable and writes its row; it becomes `.part.mkv` with its
+    /// first durable cluster, so that every file of that name opens in a player. What exists is never overwritten: a start or a
+    /// name that is taken gives way to the next free one.
     pub fn open_segment(&mut self, mut header: SegmentHeader) -> Result<OpenedSegment, ArchiveError> {
         let key = self.free_key(&mut header)?;
         // What a writer would refuse later is refused before there is a file.
@@ -37,7 +38,7 @@ impl Archive {
         if let Some(dir) = path.parent() {
             paths::sync_dir(dir).map_err(io_error("sync", dir))?;
         }
-        let name = format!("{day}/{}", paths::name_of(&stem, FileKind::Part));
+        let name = format!("{day}/{}", paths::name_of(&stem, FileKind::New));
         self.step(Step::OpenRow)?;
         let row = Row {
             state: RowState::Open,
@@ -89,23 +90,30 @@ impl Archive {
         for n in 0..SAME_NAME_MAX {
             let stem = paths::stem_of(key.start, n);
             let taken = |kind| dir.join(paths::name_of(&stem, kind)).try_exists();
-            if taken(FileKind::Sealed).map_err(io_error("look into", &dir))? {
+            let sealed = taken(FileKind::Sealed).map_err(io_error("look into", &dir))?;
+            if sealed || taken(FileKind::Part).map_err(io_error("look into", &dir))? {
                 continue;
             }
-            let path = dir.join(paths::name_of(&stem, FileKind::Part));
+            let path = dir.join(paths::name_of(&stem, FileKind::New));
             match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path) {
                 Ok(_) => return Ok((path, stem)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(io_error("create", &path)(e)),
             }
         }
-        let path = dir.join(paths::name_of(&paths::stem_of(key.start, 0), FileKind::Part));
+        let path = dir.join(paths::name_of(&paths::stem_of(key.start, 0), FileKind::New));
         Err(io_error("create", &path)(io::ErrorKind::AlreadyExists.into()))
     }
 
-    /// A cluster of an open segment is durable: from now on queries show it.
+    /// A cluster of an open segment is durable: from now on queries show it, and the first one makes the file visible.
     pub fn cluster_durable(&mut self, key: &SegmentKey, cluster: &ClusterInfo) -> Result<(), ArchiveError> {
-        let open = self.open.get_mut(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        if self.open.get(key).is_some_and(|o| o.table.clusters.is_empty()) {
+            self.show_file(key)?;
+        }
+        let open = self
+            .open
+            .get_mut(key)
+            .ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
         let continues = open.table.end_offset().is_none_or(|end| end == cluster.offset);
         if !continues || cluster.offset < ALIGN {
             return Err(ArchiveError::NotContiguous(key.clone(), cluster.offset));
@@ -116,12 +124,36 @@ impl Archive {
         let grown = cluster.offset + u64::from(cluster.len) - before;
         let usage = self.usage.entry(key.camera.clone()).or_default();
         usage.bytes += grown;
-        usage.last = usage.last.max(Some(cluster.last));
+        usage.last = usage.last.max(Some(cluster.last.offset(1)));
         if open.table.clusters.len().is_multiple_of(TABLE_EVERY) {
             let table = open.table.clone();
             self.index(|i| i.put_table(key, &table))?;
         }
         Ok(())
+    }
+
+    /// Renames the file of a segment that holds something now from `.new` to `.part.mkv`. Not made durable here: recovery takes
+    /// either name for the same thing.
+    fn show_file(&mut self, key: &SegmentKey) -> Result<(), ArchiveError> {
+        let open = self.open.get(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        let (from, digest, gap_before) = (open.path.clone(), open.digest, open.header.gap_before);
+        let file = paths::name_of(&open.stem, FileKind::Part);
+        let path = from.with_file_name(&file);
+        let name = format!("{}/{file}", paths::day_of(key.start));
+        self.step(Step::Show)?;
+        paths::rename_new(&from, &path).map_err(io_error("rename", &from))?;
+        let row = Row {
+            state: RowState::Open,
+            gap_before,
+            end: key.start,
+            bytes: 0,
+            digest,
+            name: name.clone(),
+        };
+        if let Some(open) = self.open.get_mut(key) {
+            (open.path, open.name) = (path, name);
+        }
+        self.index(|i| i.put_row(key, &row))
     }
 
     /// The file is finished and durable under its part name: renames it, makes that durable, writes the sealed row. Returns the
@@ -131,7 +163,10 @@ impl Archive {
         let (from, stem, table) = (open.path.clone(), open.stem.clone(), open.table.clone());
         self.step(Step::Rename)?;
         let (path, name) = self.rename_sealed(key, &from, &stem)?;
-        let open = self.open.remove(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        let open = self
+            .open
+            .remove(key)
+            .ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
         self.uncount_open(key, &open);
         self.count(key, sealed.end, sealed.bytes);
         self.step(Step::SealedRow)?;
@@ -158,7 +193,10 @@ impl Archive {
         stem: &str,
     ) -> Result<(PathBuf, String), ArchiveError> {
         let dir = from.parent().unwrap_or(&self.root);
-        let day = dir.file_name().map(|d| d.to_string_lossy().into_owned()).unwrap_or_default();
+        let day = dir
+            .file_name()
+            .map(|d| d.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let others = (1..SAME_NAME_MAX).map(|n| paths::stem_of(key.start, n));
         for stem in std::iter::once(stem.to_owned()).chain(others) {
             let name = paths::name_of(&stem, FileKind::Sealed);
@@ -175,7 +213,10 @@ impl Archive {
     /// Writing failed, or the camera is gone before anything was written, and the caller has closed the file for good: what is
     /// whole in it is finished now, or the file removed if it holds nothing. Returns the finished file's path.
     pub fn abandon_segment(&mut self, key: &SegmentKey) -> Result<Option<PathBuf>, ArchiveError> {
-        let open = self.open.remove(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
+        let open = self
+            .open
+            .remove(key)
+            .ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
         self.uncount_open(key, &open);
         let known = (!open.table.clusters.is_empty()).then_some(open.table);
         let mut report = Recovery::default();

@@ -40,7 +40,7 @@ pub struct Index {
 }
 
 struct Db {
-    db: sled::Db,
+    sled: sled::Db,
     segments: Tree,
     tables: Tree,
     codecs: Tree,
@@ -87,7 +87,7 @@ impl Index {
                 tables: db.open_tree("tables")?,
                 codecs: db.open_tree("codecs")?,
                 gaps: db.open_tree("gaps")?,
-                db,
+                sled: db,
             })
         })?;
         let index = Self {
@@ -108,9 +108,9 @@ impl Index {
 
     fn check_format(&self) -> Result<()> {
         let found = self.with(|d| {
-            let found = d.db.get("format")?;
+            let found = d.sled.get("format")?;
             if found.is_none() && d.segments.is_empty() {
-                d.db.insert("format", FORMAT)?;
+                d.sled.insert("format", FORMAT)?;
                 return Ok(true);
             }
             Ok(found.is_some_and(|f| f == FORMAT))
@@ -160,17 +160,24 @@ impl Index {
     }
 
     fn with<T>(&self, f: impl FnOnce(&Db) -> sled::Result<T>) -> Result<T> {
-        let db = self.db.as_ref().ok_or_else(|| IndexError("the index is closed".to_owned()))?;
+        let db = self
+            .db
+            .as_ref()
+            .ok_or_else(|| IndexError("the index is closed".to_owned()))?;
         fence(|| f(db))
     }
 
     /// Hands what is new to the disk.
     pub fn flush(&self) -> Result<()> {
-        self.with(|d| d.db.flush().map(drop))
+        self.with(|d| d.sled.flush().map(drop))
     }
 
     pub fn put_row(&self, k: &SegmentKey, row: &Row) -> Result<()> {
-        self.with(|d| d.segments.insert(key(&k.camera, k.start), row.encode(k.start)).map(drop))
+        self.with(|d| {
+            d.segments
+                .insert(key(&k.camera, k.start), row.encode(k.start))
+                .map(drop)
+        })
     }
 
     pub fn row(&self, k: &SegmentKey) -> Result<Option<Row>> {
@@ -206,7 +213,13 @@ impl Index {
     }
 
     /// Rows of a camera that start in `from..to`, in order, at most `limit`.
-    pub fn rows(&self, camera: &CameraName, from: WallTime, to: WallTime, limit: usize) -> Result<Vec<(SegmentKey, Row)>> {
+    pub fn rows(
+        &self,
+        camera: &CameraName,
+        from: WallTime,
+        to: WallTime,
+        limit: usize,
+    ) -> Result<Vec<(SegmentKey, Row)>> {
         if from >= to {
             return Ok(Vec::new());
         }
@@ -221,7 +234,13 @@ impl Index {
         if from >= to {
             return Ok(Vec::new());
         }
-        let list = self.with(|d| d.segments.range(from..to).rev().take(limit).collect::<sled::Result<Vec<_>>>())?;
+        let list = self.with(|d| {
+            d.segments
+                .range(from..to)
+                .rev()
+                .take(limit)
+                .collect::<sled::Result<Vec<_>>>()
+        })?;
         decode_rows(list)
     }
 
@@ -240,7 +259,11 @@ impl Index {
     }
 
     pub fn put_table(&self, k: &SegmentKey, table: &Table) -> Result<()> {
-        self.with(|d| d.tables.insert(key(&k.camera, k.start), with_crc(table.pack())).map(drop))
+        self.with(|d| {
+            d.tables
+                .insert(key(&k.camera, k.start), with_crc(table.pack()))
+                .map(drop)
+        })
     }
 
     pub fn table(&self, k: &SegmentKey) -> Result<Option<Table>> {
@@ -277,7 +300,13 @@ impl Index {
     }
 
     /// Gap notes of a camera in `from..to`, in order, at most `limit`.
-    pub fn gaps(&self, camera: &CameraName, from: WallTime, to: WallTime, limit: usize) -> Result<Vec<(WallTime, GapCause)>> {
+    pub fn gaps(
+        &self,
+        camera: &CameraName,
+        from: WallTime,
+        to: WallTime,
+        limit: usize,
+    ) -> Result<Vec<(WallTime, GapCause)>> {
         if from >= to {
             return Ok(Vec::new());
         }
@@ -304,6 +333,15 @@ impl Index {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    /// Puts bytes that are no row where one should be.
+    pub fn spoil(&self, k: &SegmentKey) {
+        self.with(|d| d.segments.insert(key(&k.camera, k.start), b"spoiled"))
+            .unwrap();
     }
 }
 

@@ -39,7 +39,10 @@ pub fn digest(tracks: &[CodecParameters]) -> Digest {
     let mut h = Sha256::new();
     for p in tracks {
         let (head, extra) = match p {
-            CodecParameters::Video(v) => (format!("v{:?} {} {} {:?} ", v.codec, v.width, v.height, v.frame_rate), &v.extra),
+            CodecParameters::Video(v) => (
+                format!("v{:?} {} {} {:?} ", v.codec, v.width, v.height, v.frame_rate),
+                &v.extra,
+            ),
             CodecParameters::Audio(a) => (format!("a{:?} {} {} ", a.codec, a.sample_rate, a.channels), &a.extra),
         };
         h.update(head.as_bytes());
@@ -150,9 +153,20 @@ mod tests {
     #[test]
     fn keys_sort_by_camera_and_time() {
         let (a, b) = (camera("a"), camera("a-b"));
-        let keys = [key(&a, START), key(&a, START.offset(1)), key(&a, WallTime::MAX), key(&b, WallTime::MIN)];
+        let keys = [
+            key(&a, START),
+            key(&a, START.offset(1)),
+            key(&a, WallTime::MAX),
+            key(&b, WallTime::MIN),
+        ];
         assert!(keys.is_sorted());
-        assert_eq!(parse_key(&keys[1]), Some(SegmentKey { camera: a, start: START.offset(1) }));
+        assert_eq!(
+            parse_key(&keys[1]),
+            Some(SegmentKey {
+                camera: a,
+                start: START.offset(1)
+            })
+        );
         assert_eq!(parse_key(b"x"), None);
     }
 

@@ -8,7 +8,12 @@ use super::*;
 use crate::mkv::samples::{START, camera, header_av, stream};
 
 fn limits(bytes: usize, seconds: u64) -> TailLimits {
-    TailLimits { bytes, duration: Duration::from_secs(seconds), bytes_hard: usize::MAX, frames_hard: usize::MAX }
+    TailLimits {
+        bytes,
+        duration: Duration::from_secs(seconds),
+        bytes_hard: usize::MAX,
+        frames_hard: usize::MAX,
+    }
 }
 
 fn tail(limits: TailLimits) -> LiveTail {
@@ -47,7 +52,12 @@ fn starts_at_the_key_frame_at_or_before_the_time_asked_for() {
 
 #[test]
 fn hard_limits_hold_even_when_the_disk_does_not() {
-    let mut t = tail(TailLimits { bytes: 0, duration: Duration::ZERO, bytes_hard: 60_000, frames_hard: 1000 });
+    let mut t = tail(TailLimits {
+        bytes: 0,
+        duration: Duration::ZERO,
+        bytes_hard: 60_000,
+        frames_hard: 1000,
+    });
     for f in stream(START, 20) {
         t.push(f);
         assert!(t.bytes() <= 60_000);
@@ -58,8 +68,18 @@ fn hard_limits_hold_even_when_the_disk_does_not() {
 
 #[test]
 fn a_single_gop_larger_than_the_limit_begins_anew_at_a_key_frame() {
-    let mut t = tail(TailLimits { bytes: 0, duration: Duration::ZERO, bytes_hard: 1000, frames_hard: 10 });
-    let f = |key, len| Frame { track: TrackId(0), time: START, key, data: Bytes::from(vec![1; len]) };
+    let mut t = tail(TailLimits {
+        bytes: 0,
+        duration: Duration::ZERO,
+        bytes_hard: 1000,
+        frames_hard: 10,
+    });
+    let f = |key, len| Frame {
+        track: TrackId(0),
+        time: START,
+        key,
+        data: Bytes::from(vec![1; len]),
+    };
     t.push(f(true, 900));
     t.push(f(false, 200));
     assert_eq!(t.bytes(), 0);
@@ -74,7 +94,9 @@ struct Collect(std::sync::mpsc::Sender<&'static str>, usize);
 
 impl LiveSink for Collect {
     fn start(&mut self, start: LiveStart) -> bool {
-        self.0.send(if start.backlog.is_empty() { "empty" } else { "backlog" }).is_ok()
+        self.0
+            .send(if start.backlog.is_empty() { "empty" } else { "backlog" })
+            .is_ok()
     }
     fn send(&mut self, item: LiveItem) -> bool {
         self.1 -= 1;
@@ -94,7 +116,14 @@ fn a_subscriber_that_wants_no_more_is_dropped() {
     let t = tail(limits(0, 0));
     let mut all = Subscribers::default();
     let sink = Box::new(Collect(sender, 2));
-    assert!(all.subscribe(&t, Subscribe { camera: camera("a"), from: None, sink }));
+    assert!(all.subscribe(
+        &t,
+        Subscribe {
+            camera: camera("a"),
+            from: None,
+            sink
+        }
+    ));
     all.send(&LiveItem::Gap(GapCause::Loss));
     assert_eq!(all.len(), 1);
     all.send(&LiveItem::End);

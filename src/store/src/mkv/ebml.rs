@@ -62,7 +62,9 @@ fn data_size(b: &[u8]) -> Option<Option<(Option<u64>, usize)>> {
     }
     let field = b.get(..len)?;
     let mask = if len == 8 { 0 } else { 0xFF >> len };
-    let v = field[1..].iter().fold(u64::from(first & mask), |v, &x| v << 8 | u64::from(x));
+    let v = field[1..]
+        .iter()
+        .fold(u64::from(first & mask), |v, &x| v << 8 | u64::from(x));
     let all_ones = (1u64 << (7 * len)) - 1;
     Some(Some(((v != all_ones).then_some(v), len)))
 }
@@ -154,14 +156,6 @@ impl<'a> Child<'a> {
         Ok(self.data.iter().fold(0, |v, &x| v << 8 | u64::from(x)))
     }
 
-    /// The data as a date or another 8-byte signed integer (section 7.6).
-    pub fn date(&self) -> Result<i64, ReadError> {
-        self.data
-            .try_into()
-            .map(i64::from_be_bytes)
-            .map_err(|_| self.bad_value())
-    }
-
     /// The data as a float (section 7.3).
     pub fn float(&self) -> Result<f64, ReadError> {
         match self.data.len() {
@@ -221,7 +215,10 @@ mod tests {
         assert_eq!(element(&[0xEC, 0x01, 0, 0, 0, 0, 0, 0, 7], 0).unwrap().size, Some(7));
         assert_eq!(element(&[0, 0], 5), Err(ReadError::new(5, ReadErrorKind::BadId)));
         assert_eq!(element(&[0xEC, 0], 5), Err(ReadError::new(6, ReadErrorKind::BadSize)));
-        assert_eq!(element(&[0x1F, 0x43], 5), Err(ReadError::new(7, ReadErrorKind::Truncated)));
+        assert_eq!(
+            element(&[0x1F, 0x43], 5),
+            Err(ReadError::new(7, ReadErrorKind::Truncated))
+        );
     }
 
     #[test]
@@ -235,7 +232,7 @@ mod tests {
         }
         for p in 0..9000 {
             let n = padding(p, 4096);
-            assert!(n != 1 && (p + n) % 4096 == 0);
+            assert!(n != 1 && (p + n).is_multiple_of(4096));
         }
     }
 
@@ -244,7 +241,10 @@ mod tests {
         let data = [0xE7, 0x81, 5, 0xA3, 0x83, 1, 2];
         let mut it = Children::new(&data, 100);
         assert_eq!(it.next().unwrap().unwrap().uint().unwrap(), 5);
-        assert_eq!(it.next().unwrap().unwrap_err(), ReadError::new(103, ReadErrorKind::TooLong(0xA3)));
+        assert_eq!(
+            it.next().unwrap().unwrap_err(),
+            ReadError::new(103, ReadErrorKind::TooLong(0xA3))
+        );
         assert!(it.next().is_none());
     }
 }

@@ -202,9 +202,8 @@ fn start_text(t: WallTime) -> String {
 }
 
 fn tags(h: &SegmentHeader) -> M {
-    let simple = |name: &str, text: String| {
-        M::SimpleTag(Master::Full(vec![M::TagName(name.to_owned()), M::TagString(text)]))
-    };
+    let simple =
+        |name: &str, text: String| M::SimpleTag(Master::Full(vec![M::TagName(name.to_owned()), M::TagString(text)]));
     let mut whole = vec![
         M::Targets(Master::Full(vec![])),
         simple(TAG_CAMERA, h.camera.as_str().to_owned()),

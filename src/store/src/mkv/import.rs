@@ -2,7 +2,7 @@
 //! which knows lacing, block groups and unknown sizes. Recordings of corenvr's own are read by [`super::reader`].
 
 use std::{
-    io::Cursor,
+    io::{self, Cursor, Read, Seek, SeekFrom},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -76,8 +76,41 @@ pub fn read_clip(data: &[u8]) -> Result<Clip, ImportError> {
         .unwrap_or_else(|_| Err(ImportError::Demux("numbers in it make no sense".to_owned())))
 }
 
+/// Memory that can be read and sought in only so often: some damaged files send the demuxer around in a circle.
+struct Bounded<'a> {
+    data: Cursor<&'a [u8]>,
+    calls_left: u64,
+}
+
+impl Bounded<'_> {
+    fn count(&mut self) -> io::Result<()> {
+        let left = self.calls_left.checked_sub(1);
+        self.calls_left = left.ok_or_else(|| io::Error::other("reading it leads around in a circle"))?;
+        Ok(())
+    }
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.count()?;
+        self.data.read(into)
+    }
+}
+
+impl Seek for Bounded<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.count()?;
+        self.data.seek(to)
+    }
+}
+
 fn read(data: &[u8]) -> Result<Clip, ImportError> {
-    let mut file = MatroskaFile::open(Cursor::new(data))?;
+    // Every element takes some calls and at least two bytes.
+    let data = Bounded {
+        data: Cursor::new(data),
+        calls_left: 1024 + 16 * data.len() as u64,
+    };
+    let mut file = MatroskaFile::open(data)?;
     let scale_ns = file.info().timestamp_scale().get();
     let mut clip = Clip {
         tracks: Vec::new(),
@@ -116,12 +149,19 @@ fn read(data: &[u8]) -> Result<Clip, ImportError> {
         }
         let time = sources[i].1.time(frame.timestamp, scale_ns);
         if sources[i].1.swap {
-            frame.data.as_chunks_mut().0.iter_mut().for_each(|sample: &mut [u8; 2]| sample.reverse());
+            frame
+                .data
+                .as_chunks_mut()
+                .0
+                .iter_mut()
+                .for_each(|sample: &mut [u8; 2]| sample.reverse());
         }
         clip.frames.push(Frame {
             track: TrackId(i as u8),
             time: WallTime::from_micros(time),
-            key: frame.is_keyframe.unwrap_or_else(|| is_key(&clip.tracks[i], &frame.data)),
+            key: frame
+                .is_keyframe
+                .unwrap_or_else(|| is_key(&clip.tracks[i], &frame.data)),
             data: Bytes::copy_from_slice(&frame.data),
         });
     }
@@ -149,7 +189,9 @@ impl Source {
             Some((stamp, us)) if stamp == timestamp => us + self.spacing_us,
             _ => {
                 let us = u128::from(timestamp) * u128::from(scale_ns) / 1000;
-                i64::try_from(us).unwrap_or(i64::MAX / 2).saturating_sub(self.codec_delay_us)
+                i64::try_from(us)
+                    .unwrap_or(i64::MAX / 2)
+                    .saturating_sub(self.codec_delay_us)
             }
         };
         self.last = Some((timestamp, us));
@@ -178,7 +220,11 @@ fn parameters(t: &TrackEntry) -> Result<Option<CodecParameters>, ImportError> {
         }
         CodecParameters::Video(VideoParameters {
             codec,
-            extra: if codec == VideoCodec::Mjpeg { Bytes::new() } else { extra },
+            extra: if codec == VideoCodec::Mjpeg {
+                Bytes::new()
+            } else {
+                extra
+            },
             width: u32::try_from(v.pixel_width().get()).unwrap_or(0),
             height: u32::try_from(v.pixel_height().get()).unwrap_or(0),
             frame_rate: None,
@@ -207,7 +253,7 @@ fn parameters(t: &TrackEntry) -> Result<Option<CodecParameters>, ImportError> {
     Ok(tracks::refuse(&p).is_none().then_some(p))
 }
 
-/// Whether a frame from a BlockGroup, which does not say so in the demuxer's view, can be decoded by itself.
+/// Whether a frame from a `BlockGroup`, which does not say so in the demuxer's view, can be decoded by itself.
 fn is_key(p: &CodecParameters, data: &[u8]) -> bool {
     let CodecParameters::Video(v) = p else { return true };
     match v.codec {

@@ -11,7 +11,7 @@
 //! cut anywhere plays up to its last whole cluster. The CRC-32 of each cluster is what tells a whole cluster from one that
 //! a crash left half written in blocks that were allocated before.
 //!
-//! There is no CueRelativePosition: demuxers disagree on what it is relative to.
+//! There is no `CueRelativePosition`: demuxers disagree on what it is relative to.
 
 pub(crate) mod ebml;
 pub mod file;
@@ -87,4 +87,4 @@ pub(crate) mod id {
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

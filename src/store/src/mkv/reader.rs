@@ -162,8 +162,7 @@ impl<'a> Cluster<'a> {
 }
 
 fn next<'a>(c: &mut Children<'a>, at: u64) -> Result<Child<'a>, ReadError> {
-    c.next()
-        .unwrap_or(Err(ReadError::new(at, ReadErrorKind::Truncated)))
+    c.next().unwrap_or(Err(ReadError::new(at, ReadErrorKind::Truncated)))
 }
 
 fn block(c: &Child<'_>, base: u64, cluster_ms: i64, track_count: usize) -> Result<Block, ReadError> {

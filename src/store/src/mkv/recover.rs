@@ -231,7 +231,7 @@ impl Scan {
         SegmentWriter::resume(
             &self.header,
             self.block.clone(),
-            self.table.clone(),
+            &self.table,
             self.extent.clone(),
             self.end,
         )

@@ -33,7 +33,7 @@ pub fn refuse(p: &CodecParameters) -> Option<&'static str> {
     }
 }
 
-/// How much later than its time a track's block is stamped: Opus' CodecDelay, which demuxers subtract again.
+/// How much later than its time a track's block is stamped: Opus' `CodecDelay`, which demuxers subtract again.
 pub fn delay_us(p: &CodecParameters) -> i64 {
     match p {
         CodecParameters::Audio(a) if a.codec == AudioCodec::Opus => {
@@ -87,7 +87,9 @@ fn audio(e: &mut Vec<M>, a: &AudioParameters) {
         e.push(M::CodecPrivate(private));
     }
     if a.codec == AudioCodec::Opus {
-        e.push(M::CodecDelay(delay_us(&CodecParameters::Audio(a.clone())) as u64 * 1000));
+        e.push(M::CodecDelay(
+            delay_us(&CodecParameters::Audio(a.clone())) as u64 * 1000,
+        ));
         e.push(M::SeekPreRoll(OPUS_SEEK_PRE_ROLL_NS));
     }
     let mut settings = vec![
@@ -107,7 +109,7 @@ const fn video_id(codec: VideoCodec) -> &'static str {
     }
 }
 
-/// The codec of a video CodecID.
+/// The codec of a video `CodecID`.
 pub fn video_codec(codec_id: &str) -> Option<VideoCodec> {
     [VideoCodec::H264, VideoCodec::H265, VideoCodec::Av1, VideoCodec::Mjpeg]
         .into_iter()

@@ -218,7 +218,7 @@ impl SegmentWriter {
     }
 
     /// Goes on with a file that holds these clusters already, to seal it. `block` is its header block.
-    pub(crate) fn resume(header: &header::Header, block: Vec<u8>, table: Table, extent: Extent, end: u64) -> Self {
+    pub(crate) fn resume(header: &header::Header, block: Vec<u8>, table: &Table, extent: Extent, end: u64) -> Self {
         let time = Timebase::new(header.segment.start, &header.segment.tracks);
         let mut w = Self {
             time,
@@ -402,7 +402,11 @@ impl SegmentWriter {
         self.table.push(info);
         let mut cue = |t: WallTime| {
             let ms = t.micros_since(self.header.start).div_euclid(1000).max(0);
-            if self.cues.last().is_none_or(|&(last, _)| ms - last as i64 >= CUE_SPACING_MS) {
+            if self
+                .cues
+                .last()
+                .is_none_or(|&(last, _)| ms - last as i64 >= CUE_SPACING_MS)
+            {
                 self.cues.push((ms as u64, info.offset));
             }
         };
@@ -457,4 +461,3 @@ fn pad_sink(out: &mut impl Sink, total: u64) {
         rest -= step;
     }
 }
-

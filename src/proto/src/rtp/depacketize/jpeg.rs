@@ -52,7 +52,7 @@ struct PacketHead {
 }
 
 impl PacketHead {
-    fn read<'a>(payload: &'a [u8]) -> Result<(Self, &'a [u8]), DepacketizeError> {
+    fn read(payload: &[u8]) -> Result<(Self, &[u8]), DepacketizeError> {
         let short = malformed("a packet shorter than its headers");
         let (&[_, o0, o1, o2, kind, q, width, height], mut rest) = payload.split_first_chunk::<8>().ok_or(short)?;
         let mut restart_interval = 0;

@@ -214,7 +214,7 @@ fn sprop_sets(value: &str) -> impl Iterator<Item = Vec<u8>> {
 /// A hexadecimal `config`; `None` if it is not that.
 fn hex(text: &str) -> Option<Vec<u8>> {
     let text = text.trim().as_bytes();
-    if text.is_empty() || text.len() % 2 != 0 {
+    if text.is_empty() || !text.len().is_multiple_of(2) {
         return None;
     }
     let digit = |c: u8| (c as char).to_digit(16);

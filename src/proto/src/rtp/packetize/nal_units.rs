@@ -3,6 +3,10 @@
 use super::{PacketizeError, UnitPackets};
 use crate::bitstream::{h264, h265, nal::split_lengths};
 
+/// Packet types of fragments (RFC 6184 section 5.2, RFC 7798 section 4.4).
+const FU_A: u8 = 28;
+const FRAGMENT: u8 = 49;
+
 /// How a codec's NAL units become packets.
 pub(super) trait NalFormat {
     const NAME: &'static str;
@@ -30,7 +34,7 @@ impl NalFormat for H264 {
     }
 
     fn fragment_header(nal: &[u8], start: bool, end: bool, out: &mut [u8; 3]) -> usize {
-        out[0] = (nal[0] & 0xE0) | 28;
+        out[0] = (nal[0] & 0xE0) | FU_A;
         out[1] = start_end(start, end) | h264::nal_kind(nal[0]);
         2
     }
@@ -45,7 +49,7 @@ impl NalFormat for H265 {
     }
 
     fn fragment_header(nal: &[u8], start: bool, end: bool, out: &mut [u8; 3]) -> usize {
-        out[0] = (nal[0] & 0x81) | (49 << 1);
+        out[0] = (nal[0] & 0x81) | (FRAGMENT << 1);
         out[1] = nal[1];
         out[2] = start_end(start, end) | h265::nal_kind(nal[0]);
         3

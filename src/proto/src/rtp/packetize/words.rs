@@ -46,7 +46,8 @@ fn base64_list(sets: &[Bytes], wanted: impl Fn(u8) -> bool) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02X}")).collect()
+    let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble & 15)]);
+    bytes.iter().flat_map(|&b| [digit(b >> 4), digit(b)]).collect()
 }
 
 fn video_format(video: &VideoParameters, payload_type: u8) -> MediaFormat {
@@ -116,7 +117,7 @@ fn audio_format(audio: &AudioParameters, payload_type: u8) -> MediaFormat {
             add("indexlength", "3");
             add("indexdeltalength", "3");
             add("config", &hex(&audio.extra));
-            format.encoding = "MPEG4-GENERIC".to_owned();
+            "MPEG4-GENERIC".clone_into(&mut format.encoding);
         }
         AudioCodec::Opus => {
             // The rtpmap says two channels always (RFC 7587 section 7).

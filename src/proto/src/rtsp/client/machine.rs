@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,6 @@ const NO_STREAM: u8 = u8::MAX;
 /// Bytes go in by [`Self::handle_input`] and come out by [`Self::poll_transmit`]; after every call the driver polls
 /// transmissions and events until there are none, and calls [`Self::handle_timeout`] at [`Self::poll_timeout`]. One
 /// request is on its way at a time, because cameras answer with wrong sequence numbers or none.
-#[derive(Debug)]
 pub struct Client {
     config: ClientConfig,
     /// The URL as requests carry it.
@@ -62,6 +62,18 @@ pub struct Client {
     events: VecDeque<Event>,
 }
 
+impl fmt::Debug for Client {
+    /// Without what waits to be sent: that may hold an Authorization header.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.config.url)
+            .field("phase", &self.phase)
+            .field("pending", &self.pending)
+            .field("streams", &self.streams.len())
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Options,
@@ -77,20 +89,18 @@ enum Phase {
 
 #[derive(Debug)]
 struct Pending {
-    /// Without CSeq, Session and Authorization.
+    /// Without `CSeq`, Session and Authorization.
     request: Request,
     cseq: u32,
     deadline: Instant,
     auth_tries: u8,
 }
 
-#[derive(Debug)]
 struct Keepalive {
     method: Method,
     next: Option<Instant>,
 }
 
-#[derive(Debug)]
 struct Stream {
     choice: SetupChoice,
     control: String,
@@ -138,7 +148,7 @@ impl Client {
             match self.decoder.decode(input) {
                 Ok(None) => return,
                 Ok(Some(Message::Data { channel, payload })) => self.on_data(channel, payload),
-                Ok(Some(Message::Response(response))) => self.on_response(now, response),
+                Ok(Some(Message::Response(response))) => self.on_response(now, &response),
                 Ok(Some(Message::Request(request))) => self.on_request(&request),
                 Err(e) => self.end(EndReason::Framing(e)),
             }
@@ -354,7 +364,7 @@ impl Client {
             return;
         }
         let stream = usize::from(user / 2);
-        self.events.push_back(if user % 2 == 0 {
+        self.events.push_back(if user.is_multiple_of(2) {
             Event::Rtp { stream, payload }
         } else {
             Event::Rtcp { stream, payload }
@@ -395,7 +405,7 @@ impl Client {
         }
     }
 
-    fn on_response(&mut self, now: Instant, response: Response) {
+    fn on_response(&mut self, now: Instant, response: &Response) {
         let cseq = response.headers.cseq();
         let late = cseq.is_some() && cseq == self.abandoned && cseq != self.pending.as_ref().map(|p| p.cseq);
         if response.status.is_informational() || late {
@@ -409,7 +419,7 @@ impl Client {
             self.session = Some(session.id);
         }
         if response.status == StatusCode::UNAUTHORIZED {
-            return self.on_challenge(now, pending, &response);
+            return self.on_challenge(now, pending, response);
         }
         self.auth.accepted();
         if matches!(response.status.as_u16(), 300..=399) && self.phase != Phase::TearingDown {
@@ -418,16 +428,16 @@ impl Client {
         match self.phase {
             // Whatever the answer: what matters comes with DESCRIBE.
             Phase::Options => {
-                self.learn_methods(&response);
+                self.learn_methods(response);
                 self.describe(now);
             }
-            Phase::Describe if response.status.is_success() => self.on_description(&response),
-            Phase::SettingUp(index) => self.on_setup(now, index, &response),
-            Phase::Play if response.status.is_success() => self.on_play(now, &response),
-            Phase::Play if response.status == StatusCode::INVALID_RANGE && pending.request.headers.len() > 0 => {
+            Phase::Describe if response.status.is_success() => self.on_description(response),
+            Phase::SettingUp(index) => self.on_setup(now, index, response),
+            Phase::Play if response.status.is_success() => self.on_play(now, response),
+            Phase::Play if response.status == StatusCode::INVALID_RANGE && !pending.request.headers.is_empty() => {
                 self.play(now, false);
             }
-            Phase::Describe | Phase::Play => self.refused(pending.request.method, &response),
+            Phase::Describe | Phase::Play => self.refused(pending.request.method, response),
             Phase::Playing => self.on_keepalive(now, &pending.request.method, response.status),
             Phase::TearingDown => self.end(EndReason::TornDown),
             Phase::Choosing | Phase::Ended => {}
@@ -448,13 +458,13 @@ impl Client {
             Ok(()) if pending.auth_tries < AUTH_TRIES_MAX => {
                 self.send_again(now, pending.request, pending.auth_tries + 1);
             }
+            // The media may be public although a keepalive is not.
+            _ if self.phase == Phase::Playing => self.schedule_keepalive(now),
             Ok(()) => {
                 let scheme = scheme.or(self.auth.scheme());
                 let why = scheme.map_or(Refusal::NoCredentials, Refusal::Wrong);
                 self.end(EndReason::Authentication(why));
             }
-            // The media may be public although a keepalive is not.
-            Err(_) if self.phase == Phase::Playing => self.schedule_keepalive(now),
             Err(_) if self.phase == Phase::TearingDown => self.end(EndReason::TornDown),
             Err(refusal) => self.end(EndReason::Authentication(refusal)),
         }

@@ -48,7 +48,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Queued {
     Incoming(Box<Incoming>, Verdict),
-    /// Answered without the caller; with the request's CSeq as sent.
+    /// Answered without the caller; with the request's `CSeq` as sent.
     Answer(Response, Option<String>),
     Close(CloseReason),
 }
@@ -112,11 +112,11 @@ impl Connection {
                     self.close(CloseReason::Framing(e));
                 }
             }
+            self.advance();
         }
         if self.closing {
             input.clear();
         }
-        self.advance();
     }
 
     /// Whether input is read: not after the end, and not while too many responses wait to be sent.
@@ -189,20 +189,17 @@ impl Connection {
         let Some(current) = self.current.as_ref().filter(|c| c.id == id) else {
             return false;
         };
-        let response = match current.verdict {
-            Verdict::User(_) => Response::new(StatusCode::FORBIDDEN),
-            _ => {
-                let stale = current.verdict == Verdict::Stale;
-                if current.verdict == Verdict::Refused {
-                    self.login_failures += 1;
-                }
-                let mut response = Response::new(StatusCode::UNAUTHORIZED);
-                for challenge in self.config.verifier.challenges(now, self.config.peer, stale) {
-                    response.headers.push("WWW-Authenticate", challenge);
-                }
-                response
-            }
-        };
+        if matches!(current.verdict, Verdict::User(_)) {
+            return self.respond(id, Response::new(StatusCode::FORBIDDEN));
+        }
+        let stale = current.verdict == Verdict::Stale;
+        if current.verdict == Verdict::Refused {
+            self.login_failures += 1;
+        }
+        let mut response = Response::new(StatusCode::UNAUTHORIZED);
+        for challenge in self.config.verifier.challenges(now, self.config.peer, stale) {
+            response.headers.push("WWW-Authenticate", challenge);
+        }
         if self.login_failures >= LOGIN_FAILURES_MAX {
             self.queue.clear();
             self.close(CloseReason::Logins);
@@ -298,17 +295,17 @@ impl Connection {
                 };
                 Queued::Incoming(Box::new(incoming), verdict)
             }
-            Err(response) => Queued::Answer(*response, request.headers.get("CSeq").map(str::to_owned)),
+            Err(response) => Queued::Answer(response, request.headers.get("CSeq").map(str::to_owned)),
         };
         self.queue.push_back(queued);
     }
 
-    fn check(&self, request: &Request) -> Result<(u32, Action, bool), Box<Response>> {
+    fn check(&self, request: &Request) -> Result<(u32, Action, bool), Response> {
         if request.version != "RTSP/1.0" {
-            return Err(Box::new(Response::new(StatusCode::VERSION_NOT_SUPPORTED)));
+            return Err(Response::new(StatusCode::VERSION_NOT_SUPPORTED));
         }
         let Some(cseq) = request.headers.cseq() else {
-            return Err(Box::new(reply::bad_request("CSeq missing or not a number")));
+            return Err(reply::bad_request("CSeq missing or not a number"));
         };
         let onvif = request::check_require(&request.headers)?;
         let own = |id: &str| self.sessions.iter().find(|s| s.id.as_str() == id).map(|s| s.id.clone());

@@ -17,9 +17,9 @@ pub use connection::{Connection, DATAGRAM_SESSION_GRACE};
 pub use request::{Action, PlayRequest, Step};
 
 /// The session timeout that the server announces, and keeps for sessions over UDP.
-pub const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+pub const SESSION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a connection without a session may be silent before it is closed.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How many requests of one connection may wait for their answers; one more closes it.
 pub const PIPELINE_MAX: usize = 32;
 /// How many sessions one connection may have; [`Connection::open_session`] refuses more.
@@ -127,7 +127,6 @@ pub(crate) const fn is_refused(method: &Method) -> bool {
     matches!(method, Method::Announce | Method::Record | Method::Redirect)
 }
 
-/// The URI that is shown in logs: without a user part.
 impl Incoming {
     /// The URI of the request; `None` for `*`.
     pub fn uri(&self) -> Option<&RequestUri> {

@@ -1,4 +1,4 @@
-//! Responses in the form that passed with VLC, mpv, FFmpeg and GStreamer. CSeq and Server are added on sending.
+//! Responses in the form that passed with VLC, mpv, FFmpeg and GStreamer. `CSeq` and Server are added on sending.
 
 use std::borrow::Cow;
 
@@ -86,7 +86,7 @@ pub fn teardown(id: &SessionId) -> Response {
     ok().with("Session", id.as_str())
 }
 
-/// To GET_PARAMETER and SET_PARAMETER as signs of life.
+/// To `GET_PARAMETER` and `SET_PARAMETER` as signs of life.
 pub fn parameters(id: Option<&SessionId>) -> Response {
     match id {
         Some(id) => session(ok(), id),

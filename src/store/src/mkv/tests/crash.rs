@@ -123,16 +123,28 @@ fn damage_in_the_middle_costs_only_its_own_cluster() {
         let mut bad = out.clone();
         bad[infos[1].offset as usize + at] ^= 0xFF;
         fs::write(&path, &bad).unwrap();
-        let Outcome::Sealed(r) = recover_file(&path, None).unwrap() else { panic!() };
+        let Outcome::Sealed(r) = recover_file(&path, None).unwrap() else {
+            panic!()
+        };
         assert_eq!(r.damage.len(), 1);
-        assert_eq!((r.damage[0].offset, r.damage[0].len), (infos[1].offset, u64::from(infos[1].len)));
+        assert_eq!(
+            (r.damage[0].offset, r.damage[0].len),
+            (infos[1].offset, u64::from(infos[1].len))
+        );
         assert_eq!(r.table.clusters.len(), 4);
         let file = fs::read(&path).unwrap();
-        let expected: Vec<_> = frames[..100].iter().chain(&frames[200..]).map(|f| stored(START, f)).collect();
+        let expected: Vec<_> = frames[..100]
+            .iter()
+            .chain(&frames[200..])
+            .map(|f| stored(START, f))
+            .collect();
         assert!(read(&file, &[&infos[..1], &infos[2..]].concat()) == expected);
         assert_eq!(demux(&file).len(), frames.len() - 100);
         // Nothing of the damaged cluster but its first bytes is gone.
-        let (a, b) = (infos[1].offset as usize + 9, (infos[1].offset + u64::from(infos[1].len)) as usize);
+        let (a, b) = (
+            infos[1].offset as usize + 9,
+            (infos[1].offset + u64::from(infos[1].len)) as usize,
+        );
         assert_eq!(file[a..b].iter().zip(&bad[a..b]).filter(|(x, y)| x != y).count(), 0);
     }
 }
@@ -167,7 +179,9 @@ fn sparse_preallocation_is_skipped_quickly() {
     let f = fs::OpenOptions::new().write(true).open(&path).unwrap();
     f.set_len(1 << 40).unwrap();
     f.write_all_at(b"x", (1 << 40) - 1).unwrap();
-    let Outcome::Sealed(r) = recover_file(&path, None).unwrap() else { panic!() };
+    let Outcome::Sealed(r) = recover_file(&path, None).unwrap() else {
+        panic!()
+    };
     assert_eq!(r.table.clusters.len(), infos.len());
     let seal = w.seal();
     assert_eq!(r.bytes, seal.final_size);

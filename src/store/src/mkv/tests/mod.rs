@@ -1,7 +1,7 @@
 //! Files judged from outside: by `matroska-demuxer` always, by ffprobe and mkvinfo where they are installed.
 
 mod crash;
-mod players;
+pub mod players;
 
 use std::io::Cursor;
 
@@ -62,7 +62,12 @@ pub fn demux(file: &[u8]) -> Vec<(u64, u64, bool, Vec<u8>)> {
     let mut frame = matroska_demuxer::Frame::default();
     let mut all = Vec::new();
     while m.next_frame(&mut frame).unwrap() {
-        all.push((frame.track, frame.timestamp, frame.is_keyframe.unwrap(), frame.data.clone()));
+        all.push((
+            frame.track,
+            frame.timestamp,
+            frame.is_keyframe.unwrap(),
+            frame.data.clone(),
+        ));
     }
     all
 }
@@ -87,7 +92,10 @@ fn every_codec_survives_the_file() {
             let time = Timebase::new(START, &h.tracks);
             let expected: Vec<_> = frames
                 .iter()
-                .map(|f| Frame { time: time.to_time(f.track, time.to_ms(f)), ..f.clone() })
+                .map(|f| Frame {
+                    time: time.to_time(f.track, time.to_ms(f)),
+                    ..f.clone()
+                })
                 .collect();
             for f in frames.iter().zip(&expected) {
                 assert!(f.0.time.micros_since(f.1.time).abs() <= 500);
@@ -113,15 +121,28 @@ fn the_demuxer_sees_what_the_header_says() {
     let out = sealed(out, w);
     let m = MatroskaFile::open(Cursor::new(&out[..])).unwrap();
     assert_eq!(m.info().title(), Some("front-door"));
-    assert_eq!(m.info().date_utc(), Some((START.as_micros() - 978_307_200_000_000) * 1000));
+    assert_eq!(
+        m.info().date_utc(),
+        Some((START.as_micros() - 978_307_200_000_000) * 1000)
+    );
     assert_eq!(m.info().duration(), Some(4000.0));
     assert!(m.info().writing_app().starts_with("corenvr "));
     let opus = &m.tracks()[1];
-    assert_eq!((opus.codec_delay(), opus.seek_pre_roll()), (Some(6_500_000), Some(80_000_000)));
-    let names: Vec<_> = m.tags().unwrap()[0].simple_tags().iter().map(|t| (t.name(), t.string().unwrap())).collect();
+    assert_eq!(
+        (opus.codec_delay(), opus.seek_pre_roll()),
+        (Some(6_500_000), Some(80_000_000))
+    );
+    let names: Vec<_> = m.tags().unwrap()[0]
+        .simple_tags()
+        .iter()
+        .map(|t| (t.name(), t.string().unwrap()))
+        .collect();
     assert_eq!(
         names,
-        [("CORENVR_CAMERA", "front-door"), ("CORENVR_START", "2026-11-20T10:00:00.000123Z")]
+        [
+            ("CORENVR_CAMERA", "front-door"),
+            ("CORENVR_START", "2026-11-20T10:00:00.000123Z")
+        ]
     );
 }
 
@@ -133,7 +154,14 @@ fn b_frames_and_frames_before_the_start_keep_their_times() {
         key,
         data: payload(ms.unsigned_abs(), 50),
     };
-    let frames = [at(0, true), at(160, false), at(80, false), at(40, false), at(-20_000, false), at(120, false)];
+    let frames = [
+        at(0, true),
+        at(160, false),
+        at(80, false),
+        at(40, false),
+        at(-20_000, false),
+        at(120, false),
+    ];
     let (out, clusters, _) = write(header_av(), &[&frames]);
     assert_eq!(read(&out, &clusters), frames);
     assert_eq!(clusters[0].first, START.offset(-20_000_000));
@@ -148,7 +176,13 @@ fn a_flush_becomes_several_clusters_where_times_or_sizes_do_not_fit_one() {
         key: true,
         data: payload(ms.unsigned_abs(), len),
     };
-    let frames = [at(0, 10), at(32_767, 10), at(32_768, 10), at(-32_000, 10), at(90_000, 10)];
+    let frames = [
+        at(0, 10),
+        at(32_767, 10),
+        at(32_768, 10),
+        at(-32_000, 10),
+        at(90_000, 10),
+    ];
     let (out, clusters, w) = write(header_av(), &[&frames]);
     assert_eq!(clusters.iter().map(|c| c.frames).collect::<Vec<_>>(), [2, 1, 1, 1]);
     assert_eq!(read(&sealed(out, w), &clusters), frames);
@@ -179,11 +213,17 @@ fn what_cannot_be_written_changes_nothing() {
         (good[2..].to_vec(), WriteError::NotKey),
         (
             with(&|f| f.time = START.offset(-40_000_000)),
-            WriteError::Time { time: START.offset(-40_000_000), start: START },
+            WriteError::Time {
+                time: START.offset(-40_000_000),
+                start: START,
+            },
         ),
         (
             with(&|f| f.time = WallTime::MAX),
-            WriteError::Time { time: WallTime::MAX, start: START },
+            WriteError::Time {
+                time: WallTime::MAX,
+                start: START,
+            },
         ),
     ];
     for (frames, error) in cases {
@@ -206,7 +246,10 @@ fn headers_that_cannot_be_written_are_refused() {
     assert!(matches!(refuse(vec![big]), WriteError::Track { index: 0, .. }));
     let mut late = header_av();
     late.start = WallTime::MAX;
-    assert_eq!(SegmentWriter::new(late.clone()).unwrap_err(), WriteError::Start(late.start));
+    assert_eq!(
+        SegmentWriter::new(late.clone()).unwrap_err(),
+        WriteError::Start(late.start)
+    );
 }
 
 #[test]
@@ -239,7 +282,11 @@ fn the_tail_holds_cues_and_the_table() {
     assert_eq!(tail.table.as_ref(), Some(&table));
     assert_eq!(tail.cues.len(), 10);
     for (ms, at) in tail.cues {
-        let key = table.keys.iter().find(|k| k.time.micros_since(START) / 1000 == ms as i64).unwrap();
+        let key = table
+            .keys
+            .iter()
+            .find(|k| k.time.micros_since(START) / 1000 == ms as i64)
+            .unwrap();
         assert_eq!(table.clusters[table.cluster_at(key.block).unwrap()].offset, at);
     }
     let s = scan(&out[..f.cues_at as usize]).unwrap();

@@ -68,7 +68,10 @@ fn rewrite(clip: &Clip, seal: bool) -> Vec<u8> {
     let frames: Vec<Frame> = clip
         .frames
         .iter()
-        .map(|f| Frame { time: START.offset(f.time.as_micros()), ..f.clone() })
+        .map(|f| Frame {
+            time: START.offset(f.time.as_micros()),
+            ..f.clone()
+        })
         .collect();
     let header = SegmentHeader {
         camera: camera("front-door"),
@@ -85,7 +88,16 @@ fn rewrite(clip: &Clip, seal: bool) -> Vec<u8> {
 fn packets(path: &Path) -> Vec<(u64, f64, String)> {
     let (ok, out, err) = run(
         "ffprobe",
-        &["-v", "warning", "-show_packets", "-show_data_hash", "md5", "-of", "json", path.to_str().unwrap()],
+        &[
+            "-v",
+            "warning",
+            "-show_packets",
+            "-show_data_hash",
+            "md5",
+            "-of",
+            "json",
+            path.to_str().unwrap(),
+        ],
     );
     assert!(ok && err.is_empty(), "{path:?}: {err}");
     let all: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -94,7 +106,13 @@ fn packets(path: &Path) -> Vec<(u64, f64, String)> {
         .as_array()
         .unwrap()
         .iter()
-        .map(|p| (p["stream_index"].as_u64().unwrap(), text(p, "pts_time").parse().unwrap(), text(p, "data_hash")))
+        .map(|p| {
+            (
+                p["stream_index"].as_u64().unwrap(),
+                text(p, "pts_time").parse().unwrap(),
+                text(p, "data_hash"),
+            )
+        })
         .collect()
 }
 
@@ -111,23 +129,62 @@ fn judge(dir: &Path, bytes: &[u8], what: &str) {
             assert_eq!((a.0, &a.2), (b.0, &b.2), "{what} sealed={seal}");
             assert!((a.1 - b.1).abs() < 0.0015, "{what}: {} against {}", a.1, b.1);
         }
-        let (ok, _, err) = run("ffmpeg", &["-v", "warning", "-i", path.to_str().unwrap(), "-f", "null", "-"]);
+        let (ok, _, err) = run(
+            "ffmpeg",
+            &["-v", "warning", "-i", path.to_str().unwrap(), "-f", "null", "-"],
+        );
         // Matroska has no channel layout for PCM: ffmpeg says that it takes mono for mono.
-        let complaints: Vec<_> = err.lines().filter(|l| !l.is_empty() && !l.starts_with("Guessed Channel Layout")).collect();
+        let complaints: Vec<_> = err
+            .lines()
+            .filter(|l| !l.is_empty() && !l.starts_with("Guessed Channel Layout"))
+            .collect();
         assert!(ok && complaints.is_empty(), "{what} sealed={seal}: {complaints:?}");
         if have("mkvinfo") {
             let (ok, out, err) = run("mkvinfo", &["-v", "-v", path.to_str().unwrap()]);
             assert!(ok && err.is_empty(), "{what}: {err}");
-            assert!(!out.contains("Error") && !out.contains("invalid") && !out.contains("Unknown element"), "{what}: {out}");
+            assert!(
+                !out.contains("Error") && !out.contains("invalid") && !out.contains("Unknown element"),
+                "{what}: {out}"
+            );
         }
     }
 }
 
 const VIDEO_OPTIONS: [(VideoCodec, &[&str]); 5] = [
-    (VideoCodec::H264, &["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p"]),
-    (VideoCodec::H264, &["-c:v", "libx264", "-g", "25", "-bf", "3", "-pix_fmt", "yuv420p"]),
-    (VideoCodec::H265, &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error", "-g", "25"]),
-    (VideoCodec::Av1, &["-c:v", "libaom-av1", "-cpu-used", "8", "-usage", "realtime", "-g", "25"]),
+    (
+        VideoCodec::H264,
+        &[
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-g",
+            "25",
+            "-pix_fmt",
+            "yuv420p",
+        ],
+    ),
+    (
+        VideoCodec::H264,
+        &["-c:v", "libx264", "-g", "25", "-bf", "3", "-pix_fmt", "yuv420p"],
+    ),
+    (
+        VideoCodec::H265,
+        &[
+            "-c:v",
+            "libx265",
+            "-preset",
+            "ultrafast",
+            "-x265-params",
+            "log-level=error",
+            "-g",
+            "25",
+        ],
+    ),
+    (
+        VideoCodec::Av1,
+        &["-c:v", "libaom-av1", "-cpu-used", "8", "-usage", "realtime", "-g", "25"],
+    ),
     (VideoCodec::Mjpeg, &["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"]),
 ];
 const AUDIO_OPTIONS: [(AudioCodec, &[&str]); 5] = [
@@ -147,13 +204,23 @@ fn players_find_every_codec_clean() {
     for (i, (codec, video)) in VIDEO_OPTIONS.iter().enumerate() {
         let (sound, audio) = &AUDIO_OPTIONS[i];
         let what = format!("{codec:?} and {sound:?}");
-        let Some(bytes) = clip(dir.path(), video, audio) else { continue };
+        let Some(bytes) = clip(dir.path(), video, audio) else {
+            continue;
+        };
         let c = read_clip(&bytes).unwrap();
-        assert!(matches!(&c.tracks[0], CodecParameters::Video(v) if v.codec == *codec), "{what}");
-        assert!(matches!(&c.tracks[1], CodecParameters::Audio(a) if a.codec == *sound), "{what}");
+        assert!(
+            matches!(&c.tracks[0], CodecParameters::Video(v) if v.codec == *codec),
+            "{what}"
+        );
+        assert!(
+            matches!(&c.tracks[1], CodecParameters::Audio(a) if a.codec == *sound),
+            "{what}"
+        );
         judge(dir.path(), &bytes, &what);
     }
-    let Some(bytes) = clip(dir.path(), &[], AUDIO_OPTIONS[0].1) else { return };
+    let Some(bytes) = clip(dir.path(), &[], AUDIO_OPTIONS[0].1) else {
+        return;
+    };
     judge(dir.path(), &bytes, "sound alone");
 }
 
@@ -178,7 +245,15 @@ fn g726_is_named_as_the_decoder_expects() {
         fs::write(&path, sealed(out, w)).unwrap();
         let (ok, out, err) = run(
             "ffprobe",
-            &["-v", "warning", "-show_entries", "stream=codec_name,sample_rate,bits_per_coded_sample", "-of", "csv=p=0", path.to_str().unwrap()],
+            &[
+                "-v",
+                "warning",
+                "-show_entries",
+                "stream=codec_name,sample_rate,bits_per_coded_sample",
+                "-of",
+                "csv=p=0",
+                path.to_str().unwrap(),
+            ],
         );
         assert!(ok && err.is_empty(), "{err}");
         assert_eq!(out.trim(), format!("adpcm_g726,8000"), "{bits}");
@@ -191,16 +266,25 @@ fn clips_with_lacing_block_groups_and_unknown_sizes_are_read() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let Some(bytes) = clip(dir.path(), VIDEO_OPTIONS[0].1, AUDIO_OPTIONS[0].1) else { return };
+    let Some(bytes) = clip(dir.path(), VIDEO_OPTIONS[0].1, AUDIO_OPTIONS[0].1) else {
+        return;
+    };
     let plain = read_clip(&bytes).unwrap();
     let source = dir.path().join("clip.mkv");
     let other = dir.path().join("other.mkv");
     let (source, other) = (source.to_str().unwrap(), other.to_str().unwrap());
-    let (ok, _, err) = run("ffmpeg", &["-v", "error", "-y", "-i", source, "-c", "copy", "-live", "1", other]);
+    let (ok, _, err) = run(
+        "ffmpeg",
+        &["-v", "error", "-y", "-i", source, "-c", "copy", "-live", "1", other],
+    );
     assert!(ok, "{err}");
     same(&plain, &read_clip(&fs::read(other).unwrap()).unwrap());
     if have("mkvinfo") {
-        for options in [&["--engage", "no_simpleblocks"][..], &["--engage", "lacing_xiph"], &["--engage", "lacing_ebml"]] {
+        for options in [
+            &["--engage", "no_simpleblocks"][..],
+            &["--engage", "lacing_xiph"],
+            &["--engage", "lacing_ebml"],
+        ] {
             let (ok, out, _) = run("mkvmerge", &[options, &["-q", "-o", other, source]].concat());
             assert!(ok, "{out}");
             same(&plain, &read_clip(&fs::read(other).unwrap()).unwrap());

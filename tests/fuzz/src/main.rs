@@ -1,0 +1,58 @@
+//! Every parser of outside bytes as a libFuzzer target. One binary; `FUZZ_TARGET` names the target, so that all are built by one link.
+//!
+//! The functions live beside the parsers and assert what must hold for any input, not only that nothing panics.
+#![no_main]
+
+use std::sync::OnceLock;
+
+use corenvr_proto::{rtp::fuzzing as rtp, rtsp::fuzzing as rtsp};
+use corenvr_store::fuzzing as store;
+use libfuzzer_sys::fuzz_target;
+
+type Target = fn(&[u8]);
+
+/// All targets: name (of the corpus directory too) and function. `run` reads this list.
+const TARGETS: &[(&str, Target)] = &[
+    ("rtsp_message", rtsp::decode),
+    ("rtsp_headers", rtsp::headers),
+    ("rtsp_url", rtsp::url),
+    ("rtsp_client", rtsp::client),
+    ("sdp", rtsp::sdp),
+    ("auth", rtsp::auth_header),
+    ("rtp_packet", rtp_packet),
+    ("rtcp", rtcp),
+    ("h264", rtp::h264),
+    ("h265", rtp::h265),
+    ("aac", rtp::aac),
+    ("latm", rtp::latm),
+    ("jpeg", rtp::jpeg),
+    ("av1", rtp::av1),
+    ("sound", rtp::sound),
+    ("mkv_header", store::header),
+    ("mkv_cluster", store::cluster),
+    ("mkv_recover", store::recover),
+    ("mkv_import", store::import),
+    ("index_table", store::table),
+];
+
+fn rtp_packet(data: &[u8]) {
+    if let Ok(packet) = corenvr_proto::rtp::Packet::parse(data.to_vec().into()) {
+        assert!(packet.payload.len() <= data.len());
+    }
+}
+
+fn rtcp(data: &[u8]) {
+    assert!(corenvr_proto::rtp::rtcp::parse(data).count() <= data.len());
+}
+
+fn selected() -> Target {
+    static SELECTED: OnceLock<Target> = OnceLock::new();
+    *SELECTED.get_or_init(|| {
+        let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
+        let found = TARGETS.iter().find(|(n, _)| *n == name);
+        let names = || TARGETS.iter().map(|t| t.0).collect::<Vec<_>>();
+        found.map_or_else(|| panic!("FUZZ_TARGET must be one of {:?}", names()), |t| t.1)
+    })
+}
+
+fuzz_target!(|data: &[u8]| selected()(data));
