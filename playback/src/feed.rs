@@ -312,13 +312,10 @@ impl Feed {
     }
 
     fn follow(&mut self, tracks: &[CodecParameters]) {
-        match self.tracks.follow(tracks) {
-            Some(changes) => self.changes = changes,
-            None => {
-                tracing::info!(camera = %self.camera, "the codec changes inside a range: playing ends there");
-                self.changes = vec![Item::End(Ending::Codec)];
-            }
-        }
+        self.changes = self.tracks.follow(tracks).unwrap_or_else(|| {
+            tracing::info!(camera = %self.camera, "the codec changes inside a range: playing ends there");
+            vec![Item::End(Ending::Codec)]
+        });
     }
 }
 
@@ -437,17 +434,11 @@ impl FromLive {
     /// Goes on behind the frame at `seam` of the backlog; without one, at the first key frame after `time`.
     fn joined(mut viewer: Viewer, seam: Option<usize>, time: WallTime, npt: Npt) -> Self {
         let mut backlog = std::mem::take(&mut viewer.backlog);
-        match seam {
-            Some(at) => drop(backlog.drain(..=at)),
-            None => {
-                let video = viewer.parameters.iter().position(CodecParameters::is_video);
-                let starts = |f: &Frame| {
-                    f.key && video.is_none_or(|v| usize::from(f.track.0) == v) && f.time > time.offset(1000)
-                };
-                let from = backlog.iter().position(starts).unwrap_or(backlog.len());
-                drop(backlog.drain(..from));
-            }
-        }
+        let video = viewer.parameters.iter().position(CodecParameters::is_video);
+        let starts =
+            |f: &Frame| f.key && video.is_none_or(|v| usize::from(f.track.0) == v) && f.time > time.offset(1000);
+        let from = seam.map(|at| at + 1).or_else(|| backlog.iter().position(starts));
+        drop(backlog.drain(..from.unwrap_or(backlog.len())));
         Self {
             viewer,
             backlog: backlog.into_iter(),
@@ -497,7 +488,7 @@ mod tests {
     fn audio(sample_rate: u32) -> CodecParameters {
         CodecParameters::Audio(AudioParameters {
             codec: AudioCodec::Pcma,
-            extra: Default::default(),
+            extra: bytes::Bytes::new(),
             sample_rate,
             channels: 1,
         })
@@ -508,7 +499,7 @@ mod tests {
             track: TrackId(track),
             time: WallTime::MIN,
             key: true,
-            data: Default::default(),
+            data: bytes::Bytes::new(),
         }
     }
 

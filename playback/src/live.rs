@@ -196,7 +196,7 @@ impl LiveHub {
             match time::timeout(LINGER / 2, messages.recv()).await {
                 Ok(Some(Message::Start(start))) => channel.start(start),
                 Ok(Some(Message::Item(LiveItem::End))) => return channel.fan_out(&LiveItem::End),
-                Ok(Some(Message::Item(item))) => channel.item(item),
+                Ok(Some(Message::Item(item))) => channel.item(&item),
                 Ok(None) => {
                     time::sleep(RENEW_PAUSE).await;
                     match self.subscribe(&channel.camera) {
@@ -272,10 +272,10 @@ impl Channel {
         self.started.wake();
     }
 
-    fn item(&self, item: LiveItem) {
+    fn item(&self, item: &LiveItem) {
         {
             let mut state = self.state.borrow_mut();
-            match (&item, &mut state.tail) {
+            match (item, &mut state.tail) {
                 (LiveItem::Frame(frame), Some(tail)) => push(tail, frame.clone()),
                 (LiveItem::Parameters(p), Some(tail)) => tail.reset(p.clone()),
                 (LiveItem::Parameters(p), tail) if !p.is_empty() => {
@@ -285,7 +285,7 @@ impl Channel {
                 _ => {}
             }
         }
-        self.fan_out(&item);
+        self.fan_out(item);
     }
 
     fn fan_out(&self, item: &LiveItem) {

@@ -91,11 +91,6 @@ impl Outlet {
         before != self.tracks.len()
     }
 
-    /// Whether this track of the description is set up.
-    pub fn has(&self, described: usize) -> bool {
-        self.tracks.iter().any(|t| t.described == described)
-    }
-
     /// Whether no track is set up.
     pub fn is_empty(&self) -> bool {
         self.tracks.is_empty()

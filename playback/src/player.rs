@@ -182,18 +182,16 @@ impl Player {
     /// Takes the next thing from the feed; sends what waits before it waits itself. False if it was stopped.
     async fn pull(&mut self, stop: &Flag) -> io::Result<bool> {
         let Some(feed) = &mut self.feed else { return Ok(false) };
-        let item = match feed.next().now_or_never() {
-            Some(item) => item,
-            None => {
-                if !self.flush(stop).await? {
-                    return Ok(false);
-                }
-                let Some(feed) = &mut self.feed else { return Ok(false) };
-                let Some(item) = unless(stop, feed.next()).await else {
-                    return Ok(false);
-                };
-                item
-            }
+        if let Some(item) = feed.next().now_or_never() {
+            self.take(item);
+            return Ok(true);
+        }
+        if !self.flush(stop).await? {
+            return Ok(false);
+        }
+        let Some(feed) = &mut self.feed else { return Ok(false) };
+        let Some(item) = unless(stop, feed.next()).await else {
+            return Ok(false);
         };
         self.take(item);
         Ok(true)

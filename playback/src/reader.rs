@@ -149,10 +149,12 @@ async fn read(files: Rc<Files>, at: ClusterRead) -> Result<Vec<Frame>, ClusterEr
     parse_cluster(&bytes, at.offset, &timebase).map_err(|source| ClusterError::Damaged { path: at.path, source })
 }
 
+type Reading = Task<Result<Vec<Frame>, ClusterError>>;
+
 /// Reads for one session: the cluster asked for, and the one after it while that is being sent.
 pub struct Reader {
     files: Rc<Files>,
-    running: Option<(ClusterRead, Task<Result<Vec<Frame>, ClusterError>>)>,
+    running: Option<(ClusterRead, Reading)>,
 }
 
 impl Reader {

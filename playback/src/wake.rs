@@ -26,12 +26,12 @@ impl Wakers {
 
     /// Waits until `look` returns something.
     pub async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
-        std::future::poll_fn(|cx| match look() {
-            Some(value) => Poll::Ready(value),
-            None => {
+        std::future::poll_fn(|cx| {
+            let found = look().map_or(Poll::Pending, Poll::Ready);
+            if found.is_pending() {
                 self.register(cx);
-                Poll::Pending
             }
+            found
         })
         .await
     }
