@@ -50,7 +50,7 @@ fn every_frame_comes_once_in_order_over_segments_and_gaps() {
     assert_eq!(sdp.range.unwrap().to_string(), "npt=0.000-16.000");
     let reply = played(&client.play(Some("npt=0.000-")));
     assert_eq!((reply.start, reply.end), (0.0, Some(16.0)));
-    let got = client.to_bye();
+    let got = client.until_bye();
     assert_same(&got, &all);
     // The gap is not heard of, and key frames carry their parameter sets.
     for frame in got.iter().filter(|g| g.track == 0) {
@@ -67,7 +67,7 @@ fn every_frame_comes_once_in_order_over_segments_and_gaps() {
     let reply = played(&client.play(Some("npt=5-9")));
     assert_eq!((reply.start, reply.end), (4.0, Some(9.0)));
     let wanted: Vec<Frame> = all[200..450].to_vec();
-    assert_same(&client.to_bye(), &wanted);
+    assert_same(&client.until_bye(), &wanted);
     assert_eq!(client.teardown().status.as_u16(), 200);
     server.wait_for_quiet();
 }
@@ -84,7 +84,7 @@ fn frames_come_at_their_pace_over_udp() {
     let got = client.frames(all.len());
     assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
     assert_same(&got, &all);
-    assert_eq!(client.to_bye().len(), 0);
+    assert_eq!(client.until_bye().len(), 0);
     assert!(
         begun.elapsed() > Duration::from_millis(2500),
         "BYE comes a second after the end"
@@ -116,7 +116,7 @@ fn pause_and_resume_lose_and_repeat_nothing() {
             got.push(next);
             got.extend(client.frames(10));
         }
-        got.extend(client.to_bye());
+        got.extend(client.until_bye());
         assert_same(&got, &all[..200]);
     }
 }
@@ -166,7 +166,7 @@ fn a_range_starts_at_the_key_frame_before_and_ends_where_it_was_asked_to() {
         "npt=0.000-10.000"
     );
     played(&client.play(None));
-    assert_same(&client.to_bye(), &all[100..600]);
+    assert_same(&client.until_bye(), &all[100..600]);
     // By the clock, on the same session, with the reply in the same unit.
     let reply = client.play(Some("clock=20261120T120005.5Z-20261120T120007Z"));
     assert_eq!(
@@ -175,7 +175,7 @@ fn a_range_starts_at_the_key_frame_before_and_ends_where_it_was_asked_to() {
     );
     let mut wanted = all[200..350].to_vec();
     wanted.retain(|f| f.time < at(7000));
-    assert_same(&client.to_bye(), &wanted);
+    assert_same(&client.until_bye(), &wanted);
     // In the gap: from the first frame behind it.
     let reply = client.play(Some("clock=20261120T120020Z-"));
     assert_eq!(
@@ -196,7 +196,7 @@ fn gaps_are_kept_on_request() {
         "npt=0.000-12.000"
     );
     let reply = played(&client.play(Some("npt=0-")));
-    for frame in client.to_bye().iter().filter(|g| g.track == 0) {
+    for frame in client.until_bye().iter().filter(|g| g.track == 0) {
         let expected = frame.n as f64 / 25.0 + if frame.n >= 50 { 8.0 } else { 0.0 };
         assert!((reply.position(frame) - expected).abs() < 0.01, "{}", frame.n);
     }
@@ -214,11 +214,11 @@ fn pictures_stored_out_of_order_are_whole_at_the_end() {
     let mut client = Client::open(&url(&server, "&pace=0"), false);
     // Up to before picture 6: B 4 and 5 need P 6, which is stored in front of them.
     played(&client.play(Some("npt=0-0.239")));
-    let numbers: Vec<i64> = client.to_bye().iter().map(|g| g.n).collect();
+    let numbers: Vec<i64> = client.until_bye().iter().map(|g| g.n).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6]);
     // Up to before picture 4: nothing of what follows P 3 and its Bs is wanted.
     played(&client.play(Some("npt=0-0.159")));
-    let numbers: Vec<i64> = client.to_bye().iter().map(|g| g.n).collect();
+    let numbers: Vec<i64> = client.until_bye().iter().map(|g| g.n).collect();
     assert_eq!(numbers, [0, 1, 2, 3]);
 }
 
@@ -237,7 +237,7 @@ fn new_parameters_of_the_same_codec_travel_in_band_and_another_codec_ends_the_ra
     let server = Server::start(&[&storage]);
     let mut client = Client::open(&url(&server, "&pace=0"), false);
     played(&client.play(None));
-    let got = client.to_bye();
+    let got = client.until_bye();
     assert_eq!(got.len(), 200);
     assert!(got.iter().filter(|g| g.key && g.track == 0).all(|g| g.sets));
     let response = client.play(Some("npt=5-"));
@@ -252,7 +252,7 @@ fn two_viewers_of_the_same_recording_do_not_disturb_each_other() {
     let mut second = Client::open(&url(&server, ""), false);
     played(&second.play(Some("npt=6-")));
     played(&first.play(Some("npt=0-")));
-    assert_same(&first.to_bye(), &all);
+    assert_same(&first.until_bye(), &all);
     assert_eq!(second.frames(1)[0].n, 150);
     played(&second.play(Some("npt=2-")));
     second.forget();
@@ -277,7 +277,7 @@ fn what_cannot_be_read_is_passed_over() {
     let server = Server::start(&[&storage]);
     let mut client = Client::open(&url(&server, "&pace=0"), false);
     played(&client.play(None));
-    let got = client.to_bye();
+    let got = client.until_bye();
     // Of the third segment (frames 200 to 299), the second cluster of four held 225 to 249: the next key frame is 250.
     let whole = |f: &&Frame| f.time < at(4000) || f.time >= at(8000) && f.time < at(9000) || f.time >= at(10_000);
     assert_same(&got, &all.iter().filter(whole).cloned().collect::<Vec<_>>());
@@ -298,7 +298,7 @@ fn several_storages_are_one_recording() {
     let server = Server::start(&[&one, &two]);
     let mut client = Client::open(&url(&server, "&pace=0"), false);
     played(&client.play(None));
-    assert_same(&client.to_bye(), &all);
+    assert_same(&client.until_bye(), &all);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn sound_is_left_out_on_request() {
     let mut client = Client::open(&url(&server, "&audio=0&pace=0"), false);
     assert_eq!(client.sdp.as_ref().unwrap().media.len(), 1);
     played(&client.play(None));
-    assert_eq!(client.to_bye().len(), 400);
+    assert_eq!(client.until_bye().len(), 400);
 }
 
 #[test]

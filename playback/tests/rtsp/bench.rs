@@ -98,8 +98,12 @@ fn bench() {
             first[first.len() / 2],
             first[first.len() * 99 / 100],
         );
-        streams.iter().for_each(|s| drop(s.shutdown(std::net::Shutdown::Both)));
-        clients.into_iter().for_each(|c| drop(c.join()));
+        for stream in &streams {
+            drop(stream.shutdown(std::net::Shutdown::Both));
+        }
+        for client in clients {
+            drop(client.join());
+        }
         server.wait_for_quiet();
     }
 }

@@ -38,7 +38,7 @@ pub struct Got {
 pub enum Event {
     Frame(Got),
     Report(usize, SenderInfo),
-    Bye(usize),
+    Bye,
 }
 
 pub struct Client {
@@ -254,14 +254,14 @@ impl Client {
             match self.next() {
                 Event::Frame(got) => all.push(got),
                 Event::Report(..) => {}
-                Event::Bye(_) => panic!("BYE after {} of {count} frames", all.len()),
+                Event::Bye => panic!("BYE after {} of {count} frames", all.len()),
             }
         }
         all
     }
 
     /// Everything up to BYE on every track.
-    pub fn to_bye(&mut self) -> Vec<Got> {
+    pub fn until_bye(&mut self) -> Vec<Got> {
         let (mut all, mut byes) = (Vec::new(), 0);
         while byes < self.tracks.len() {
             match self.next() {
@@ -270,7 +270,7 @@ impl Client {
                     all.push(got);
                 }
                 Event::Report(..) => {}
-                Event::Bye(_) => byes += 1,
+                Event::Bye => byes += 1,
             }
         }
         all
@@ -328,10 +328,7 @@ impl Client {
         for i in 0..self.tracks.len() {
             let channel = self.tracks[i].channel;
             for rtcp in [0, 1] {
-                loop {
-                    let Some((rtp_socket, rtcp_socket)) = &self.tracks[i].udp else {
-                        break;
-                    };
+                while let Some((rtp_socket, rtcp_socket)) = &self.tracks[i].udp {
                     let socket = if rtcp == 0 { rtp_socket } else { rtcp_socket };
                     let Ok(n) = socket.recv(&mut buffer) else { break };
                     self.packet(channel + rtcp, Bytes::copy_from_slice(&buffer[..n]));
@@ -353,7 +350,7 @@ impl Client {
                     RtcpPacket::Bye(_) => {
                         track.depacketizer.flush();
                         track.poll(&mut self.events);
-                        self.events.push_back(Event::Bye(track.index));
+                        self.events.push_back(Event::Bye);
                     }
                     _ => {}
                 }

@@ -84,7 +84,7 @@ fn a_removed_camera_says_goodbye_and_an_unknown_one_is_not_found() {
     played(&client.play(None));
     server.cameras.send("door", &LiveItem::Gap(GapCause::Loss));
     server.cameras.send("door", &LiveItem::End);
-    assert_eq!(numbers(&client.to_bye()), (0..10).collect::<Vec<_>>());
+    assert_eq!(numbers(&client.until_bye()), (0..10).collect::<Vec<_>>());
     let response = Client::connect(&server.url("window")).describe();
     assert_eq!(
         (response.status.as_u16(), &*response.reason),
@@ -103,7 +103,7 @@ fn another_codec_ends_a_live_session() {
         .cameras
         .send("door", &LiveItem::Parameters([h265(), pcma()].into()));
     push(&server, &frames(50, 10, now()));
-    assert_eq!(numbers(&client.to_bye()), (0..10).collect::<Vec<_>>());
+    assert_eq!(numbers(&client.until_bye()), (0..10).collect::<Vec<_>>());
 }
 
 #[test]
@@ -195,10 +195,10 @@ fn a_url_without_an_end_reaches_to_what_is_recorded_and_stays_that_long() {
     open.flush(&all[2 * 100..2 * 150]);
     let reply = played(&client.play(None));
     assert_eq!(reply.end, Some(3.961));
-    assert_eq!(numbers(&client.to_bye()), (0..100).collect::<Vec<_>>());
+    assert_eq!(numbers(&client.until_bye()), (0..100).collect::<Vec<_>>());
     open.seal();
     played(&client.play(Some("npt=1-")));
-    assert_eq!(numbers(&client.to_bye()), (0..100).collect::<Vec<_>>());
+    assert_eq!(numbers(&client.until_bye()), (0..100).collect::<Vec<_>>());
     assert_eq!(server.stats.snapshot().sessions[0].camera, name("door"));
 }
 
