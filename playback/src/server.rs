@@ -1,0 +1,199 @@
+//! The RTSP server of a shard: listening sockets, connection limits, and what all connections of the shard share.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use corenvr_proto::auth::Verifier;
+use corenvr_shard::{
+    Class, ShardContext, Worker,
+    net::{Listener, Stream},
+    spawn, time,
+};
+use corenvr_store::Archive;
+
+use crate::{
+    Gate, LiveRouter, PlaybackStats, connection,
+    feed::Sources,
+    footage::Footage,
+    live::LiveHub,
+    reader::Files,
+    stats::count,
+};
+
+/// What bounds the server; each limit says what happens beyond it. Limits of one connection (sessions, requests waiting, sizes,
+/// timeouts) are those of `corenvr_proto::rtsp`.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections of one shard. One more is accepted and closed at once.
+    pub connections: usize,
+    /// Connections of one shard from one address. One more is accepted and closed at once.
+    pub connections_per_peer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            connections_per_peer: 512,
+        }
+    }
+}
+
+/// How to serve. One for the whole process.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// Where to listen; every shard listens on all of them. Port 0 gives each shard a port of its own (see
+    /// [`PlaybackStats::listening`]).
+    pub listen: Vec<SocketAddr>,
+    /// Checks logins.
+    pub login: Arc<Verifier>,
+    /// What bounds it.
+    pub limits: Limits,
+}
+
+/// The server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen for RTSP on {address}: {source}. Check [rtsp] listen, and whether another program has the port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// How long connections may take to end when the shard stops.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+/// After a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the connections of a shard share.
+pub struct Shared {
+    /// Where frames come from.
+    pub sources: Rc<Sources>,
+    /// Who may see what.
+    pub gate: Arc<dyn Gate>,
+    /// Counters and sessions of the process.
+    pub stats: Arc<PlaybackStats>,
+    /// How to serve.
+    pub config: Arc<ServerConfig>,
+    /// The Server header.
+    pub name: Arc<str>,
+    /// This shard.
+    pub shard: u16,
+    connections: RefCell<HashMap<u64, (IpAddr, Stream)>>,
+}
+
+/// Serves RTSP on this shard until `ctx.stop`. `archives` may be empty: then there is no past, only live cameras.
+pub async fn run_shard(
+    ctx: ShardContext,
+    config: Arc<ServerConfig>,
+    archives: Vec<Worker<Archive>>,
+    router: LiveRouter,
+    gate: Arc<dyn Gate>,
+    stats: Arc<PlaybackStats>,
+) -> Result<(), ServeError> {
+    let mut listeners = Vec::new();
+    for &address in &config.listen {
+        let listener = Listener::tcp(address).map_err(|source| ServeError::Listen { address, source })?;
+        stats.set_listening(listener.local_addr());
+        listeners.push(listener);
+    }
+    let files = Rc::new(Files::default());
+    let shared = Rc::new(Shared {
+        sources: Rc::new(Sources {
+            footage: Footage::new(archives),
+            files: files.clone(),
+            hub: LiveHub::new(router),
+            stats: stats.clone(),
+        }),
+        gate,
+        stats,
+        config,
+        name: concat!("corenvr/", env!("CARGO_PKG_VERSION")).into(),
+        shard: ctx.id.0,
+        connections: RefCell::default(),
+    });
+    let mut tasks = vec![spawn(Class::Maintenance, "segment files", files.clone().sweep())];
+    for listener in listeners {
+        tasks.push(spawn(Class::Playback, "rtsp accept", accept(shared.clone(), listener)));
+    }
+    ctx.stop.requested().await;
+    for task in tasks {
+        task.cancel().await;
+    }
+    shared.end_connections().await;
+    files.close_idle(Duration::ZERO).await;
+    Ok(())
+}
+
+async fn accept(shared: Rc<Shared>, listener: Listener) {
+    let mut next = 0;
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                next += 1;
+                shared.take_in(next, stream);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn take_in(self: &Rc<Self>, id: u64, stream: Stream) {
+        let peer = stream.peer_addr().ip().to_canonical();
+        // Listeners count on their own; the address of the listener keeps their numbers apart.
+        let key = (u64::from(stream.local_addr().port()) << 48) | id;
+        let limits = &self.config.limits;
+        let (all, of_peer) = {
+            let open = self.connections.borrow();
+            (open.len(), open.values().filter(|(p, _)| *p == peer).count())
+        };
+        count(&self.stats.counters.connections);
+        if all >= limits.connections || of_peer >= limits.connections_per_peer {
+            count(&self.stats.counters.connections_refused);
+            return;
+        }
+        self.connections.borrow_mut().insert(key, (peer, stream.clone()));
+        let shared = self.clone();
+        let entry = Entry(self.clone(), key);
+        spawn(Class::Playback, "rtsp connection", async move {
+            let _entry = entry;
+            connection::serve(shared, stream).await;
+        })
+        .detach();
+    }
+
+    async fn end_connections(&self) {
+        for (_, stream) in self.connections.borrow().values() {
+            // The connection's task reads the end and winds down.
+            drop(stream.shutdown());
+        }
+        let deadline = Instant::now() + STOP_WAIT;
+        while !self.connections.borrow().is_empty() && Instant::now() < deadline {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Takes a connection out of the list when its task ends, however it ends.
+struct Entry(Rc<Shared>, u64);
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.0.connections.borrow_mut().remove(&self.1);
+    }
+}
