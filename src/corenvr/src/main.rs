@@ -1,2 +1,14 @@
-//! The corenvr appliance.
-fn main() {}
+//! The corenvr appliance: one binary that records, serves, and is its own command line.
+
+mod admin;
+mod cli;
+mod config;
+mod demo;
+mod doctor;
+mod logging;
+mod sim;
+mod supervisor;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,213 @@
+//! What goes over the API: the documents, shared by the recorder that writes them and the command line that reads them.
+
+use std::path::PathBuf;
+
+use corenvr_media::{CameraName, WallTime};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::CameraJson;
+
+/// An answer that is not 2xx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorText,
+}
+
+/// A failure in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorText {
+    /// What failed.
+    pub message: String,
+    /// What to do about it; empty where the message says it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+/// A camera: its settings without the password, where they are kept, and how it is.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CameraView {
+    /// The settings.
+    #[serde(flatten)]
+    pub settings: CameraJson,
+    /// Where they are kept.
+    pub kept_in: KeptIn,
+    /// How it is, as `corenvr_recorder::CameraStatus`; absent while it is being started.
+    pub status: Option<Value>,
+    /// What it takes up on disk.
+    pub usage: UsageView,
+}
+
+/// Where a camera's settings are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptIn {
+    /// In the administrator's configuration file.
+    Config,
+    /// In the file of cameras that were added at run time.
+    Added,
+}
+
+/// What a camera takes up, over all storage directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageView {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files.
+    pub segments: u64,
+    /// Start of the oldest footage.
+    pub first: Option<WallTime>,
+    /// End of the newest footage.
+    pub last: Option<WallTime>,
+}
+
+/// `GET /api/v1/cameras`
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CameraList {
+    /// All cameras, by name.
+    pub cameras: Vec<CameraView>,
+    /// Entries of the configuration that are not in force because they are wrong.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A camera that is configured and not recorded, because its entry is wrong or its storage failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Where and what.
+    pub message: String,
+}
+
+/// `POST /api/v1/probe`
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRequest {
+    /// The camera's URL.
+    pub url: String,
+    /// How the media is to come.
+    #[serde(default)]
+    pub transport: corenvr_recorder::TransportChoice,
+}
+
+/// `DELETE /api/v1/cameras/NAME`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Segments deleted with it; 0 without `?purge=1`.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// `GET /api/v1/cameras/NAME/segments?from=&to=`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentList {
+    /// Files with footage in the range, by start.
+    pub segments: Vec<SegmentView>,
+}
+
+/// One file of a recording.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentView {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its first moment.
+    pub start: WallTime,
+    /// The moment after its last frame.
+    pub end: WallTime,
+    /// Its size; of a growing one, what is durable.
+    pub bytes: u64,
+    /// It still grows.
+    pub open: bool,
+}
+
+/// `GET /api/v1/status`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it began to record.
+    pub uptime_s: u64,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where players connect.
+    pub rtsp: Vec<std::net::SocketAddr>,
+    /// The shards.
+    pub shards: Vec<ShardView>,
+    /// The cameras, as `corenvr_recorder::CameraStatus`.
+    pub cameras: Vec<Value>,
+    /// The storage directories.
+    pub disks: Vec<DiskView>,
+    /// Viewers and counters, as `corenvr_playback::Snapshot`.
+    pub playback: Value,
+    /// Entries of the configuration that are not in force.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardView {
+    /// `shard-0` and so on.
+    pub name: String,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// Share of that CPU over the last seconds, in percent.
+    pub cpu_percent: f64,
+    /// The same by class of task.
+    pub classes: Vec<ClassView>,
+    /// Tasks that held it for more than 50 ms, since the start.
+    pub stalls: u64,
+    /// The longest of those, in milliseconds.
+    pub stall_max_ms: u64,
+    /// Tasks that failed inside and were contained.
+    pub panics: u64,
+    /// How long it has not been heard of, in milliseconds; about 100 at most when healthy.
+    pub silent_ms: u64,
+}
+
+/// What a shard does for one class of task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassView {
+    /// `recording`, `live`, `playback` or `maintenance`.
+    pub class: String,
+    /// Share of the CPU over the last seconds, in percent.
+    pub cpu_percent: f64,
+    /// Tasks alive.
+    pub tasks: u64,
+}
+
+/// A storage directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// The directory.
+    pub path: PathBuf,
+    /// Why it is not in use, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+    /// Bytes of the file system.
+    pub total: u64,
+    /// Bytes of it that are free.
+    pub free: u64,
+    /// Bytes of recordings.
+    pub used: u64,
+    /// Bytes that are to stay free.
+    pub keep_free: u64,
+    /// Most bytes of recordings.
+    pub max: Option<u64>,
+    /// Files.
+    pub segments: u64,
+    /// Start of the oldest footage.
+    pub oldest: Option<WallTime>,
+    /// For how long the room left and the room taken last together, at the rate of now, in seconds.
+    pub horizon_s: Option<u64>,
+    /// Requests that wait for its index.
+    pub queued: usize,
+    /// The longest request to its index over the last seconds, in milliseconds.
+    pub slowest_ms: u64,
+}
+
+/// The path of a camera's resource.
+pub fn camera_path(name: &CameraName, rest: &str) -> String {
+    format!("/api/v1/cameras/{name}{rest}")
+}

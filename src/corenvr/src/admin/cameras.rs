@@ -1,0 +1,303 @@
+//! Cameras over the API: how they are, and what is recorded of them, over all storage directories.
+
+use std::collections::BTreeMap;
+
+use corenvr_media::{CameraName, TimeRange, WallTime};
+use corenvr_store::{
+    ArchiveError, GapCause, SegmentMeta, SegmentState,
+    archive::{Gap, SEGMENTS_MAX, Span, Timeline, Usage},
+};
+use hyper::StatusCode;
+use std::sync::Arc;
+
+use super::{
+    api::{CameraView, Removed, SegmentList, SegmentView, UsageView},
+    http::Failure,
+    server::refused,
+};
+use crate::supervisor::appliance::{Appliance, ChangeError};
+
+/// Most files of one `/segments` answer; a longer range is refused.
+const SEGMENTS_ANSWER_MAX: usize = 100_000;
+/// Files deleted in one call to an archive, so that nobody else waits long for it.
+const PURGE_BATCH: usize = 32;
+
+fn add_usage(sum: &mut UsageView, u: &Usage) {
+    sum.bytes += u.bytes;
+    sum.segments += u.segments;
+    sum.first = [sum.first, u.first].into_iter().flatten().min();
+    sum.last = sum.last.max(u.last);
+}
+
+/// All cameras, by name.
+pub async fn all(appliance: &Appliance) -> Result<Vec<CameraView>, Failure> {
+    let mut statuses: BTreeMap<CameraName, serde_json::Value> = appliance
+        .recorder
+        .status()
+        .await
+        .map_err(|e| Failure::unavailable(&e))?
+        .into_iter()
+        .filter_map(|s| Some((s.name.clone(), serde_json::to_value(&s).ok()?)))
+        .collect();
+    let usage = appliance.usage().await.map_err(|e| Failure::unavailable(&e))?;
+    let book = appliance.book.borrow();
+    let mut views: Vec<_> = book
+        .cameras()
+        .filter_map(|c| {
+            let mut sum = UsageView::default();
+            usage
+                .iter()
+                .filter_map(|u| u.get(&c.name))
+                .for_each(|u| add_usage(&mut sum, u));
+            Some(CameraView {
+                settings: c.to_json(),
+                kept_in: book.camera(&c.name)?.1,
+                status: statuses.remove(&c.name),
+                usage: sum,
+            })
+        })
+        .collect();
+    views.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
+    Ok(views)
+}
+
+/// One camera.
+pub async fn one(appliance: &Appliance, name: &CameraName) -> Result<CameraView, Failure> {
+    let found = all(appliance)
+        .await?
+        .into_iter()
+        .find(|v| v.settings.name == name.as_str());
+    found.ok_or_else(|| refused(&ChangeError::NoSuchCamera(name.clone())))
+}
+
+/// Whether anything is recorded of a camera, configured or not.
+pub async fn has_footage(appliance: &Appliance, name: &CameraName) -> Result<bool, Failure> {
+    let usage = appliance.usage().await.map_err(|e| Failure::unavailable(&e))?;
+    Ok(usage.iter().any(|u| u.contains_key(name)))
+}
+
+async fn must_be_known(appliance: &Appliance, name: &CameraName) -> Result<(), Failure> {
+    if appliance.book.borrow().camera(name).is_some() || has_footage(appliance, name).await? {
+        return Ok(());
+    }
+    Err(refused(&ChangeError::NoSuchCamera(name.clone())))
+}
+
+fn archive_failed(error: &ArchiveError) -> Failure {
+    Failure::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        error.to_string(),
+        "stop the recorder and run `corenvr archive check`",
+    )
+}
+
+/// Spans and gaps.
+pub async fn timeline(appliance: &Appliance, name: &CameraName, range: TimeRange) -> Result<Timeline, Failure> {
+    must_be_known(appliance, name).await?;
+    let mut found = Vec::new();
+    for storage in &appliance.storages {
+        let camera = name.clone();
+        let answer = storage.archive.call(move |a| a.timeline(&camera, range)).await;
+        found.push(
+            answer
+                .map_err(|e| Failure::unavailable(&e))?
+                .map_err(|e| archive_failed(&e))?,
+        );
+    }
+    Ok(merge(found))
+}
+
+/// One timeline out of those of several storage directories: a camera that was moved has footage in more than one.
+fn merge(mut timelines: Vec<Timeline>) -> Timeline {
+    timelines.retain(|t| !t.spans.is_empty() || !t.gaps.is_empty());
+    if timelines.len() < 2 {
+        return timelines.pop().unwrap_or_default();
+    }
+    let more_from = timelines.iter().filter_map(|t| t.more_from).min();
+    let until = more_from.unwrap_or(WallTime::MAX);
+    let bytes = timelines.iter().map(|t| t.bytes).sum();
+    let noted: Vec<Gap> = timelines.iter().flat_map(|t| t.gaps.iter().copied()).collect();
+    let mut spans: Vec<Span> = timelines.into_iter().flat_map(|t| t.spans).collect();
+    spans.retain(|s| s.range.start < until);
+    spans.sort_by_key(|s| s.range.start);
+    let mut gaps = Vec::new();
+    let mut covered = spans.first().map_or(until, |s| s.range.start);
+    for span in &mut spans {
+        // Footage that both have is shown once.
+        span.range.start = span.range.start.max(covered.min(span.range.end));
+        if span.range.start > covered {
+            gaps.push(hole(covered, span.range.start, &noted));
+        }
+        covered = covered.max(span.range.end);
+    }
+    spans.retain(|s| s.range.start < s.range.end);
+    let last = noted
+        .iter()
+        .filter(|g| g.range.end > covered && g.range.start < until)
+        .max_by_key(|g| g.range.end);
+    gaps.extend(last.map(|g| hole(g.range.start.max(covered), g.range.end.min(until), &noted)));
+    Timeline {
+        spans,
+        gaps,
+        bytes,
+        more_from,
+    }
+}
+
+fn hole(start: WallTime, end: WallTime, noted: &[Gap]) -> Gap {
+    let range = TimeRange { start, end };
+    let cause = noted
+        .iter()
+        .filter(|g| g.range.intersect(range).is_some())
+        .map(|g| g.cause);
+    Gap {
+        range,
+        cause: cause
+            .max_by_key(|c| *c != GapCause::Unknown)
+            .unwrap_or(GapCause::Unknown),
+    }
+}
+
+/// The files that hold a range, by start.
+pub async fn segments(appliance: &Appliance, name: &CameraName, range: TimeRange) -> Result<SegmentList, Failure> {
+    must_be_known(appliance, name).await?;
+    let mut list = Vec::new();
+    for storage in &appliance.storages {
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let camera = name.clone();
+            let answer = storage.archive.call(move |a| a.segments(&camera, range)).await;
+            let found: Vec<Arc<SegmentMeta>> = answer
+                .map_err(|e| Failure::unavailable(&e))?
+                .map_err(|e| archive_failed(&e))?;
+            let next = found.last().map(|s| s.end.max(s.key.start.offset(1)));
+            rest = next
+                .filter(|_| found.len() >= SEGMENTS_MAX)
+                .and_then(|start| TimeRange::new(start, range.end));
+            list.extend(found.iter().map(|s| view(s)));
+            if list.len() > SEGMENTS_ANSWER_MAX {
+                let message = format!("the range holds more than {SEGMENTS_ANSWER_MAX} files");
+                return Err(Failure::bad(message, "ask for a shorter one"));
+            }
+        }
+    }
+    list.sort_by_key(|s| s.start);
+    list.dedup_by(|a, b| a.path == b.path);
+    Ok(SegmentList { segments: list })
+}
+
+fn view(segment: &SegmentMeta) -> SegmentView {
+    SegmentView {
+        path: segment.path.clone(),
+        start: segment.key.start,
+        end: segment.end,
+        bytes: segment.bytes,
+        open: segment.state == SegmentState::Open,
+    }
+}
+
+/// Deletes everything that is recorded of a camera which is not being recorded any more. Protected ranges stay.
+pub async fn purge(appliance: &Appliance, name: &CameraName) -> Result<Removed, Failure> {
+    let mut removed = Removed { segments: 0, bytes: 0 };
+    for storage in &appliance.storages {
+        let mut from = WallTime::MIN;
+        loop {
+            let camera = name.clone();
+            let batch = storage.archive.call(move |a| purge_batch(a, &camera, from)).await;
+            let (deleted, next) = batch
+                .map_err(|e| Failure::unavailable(&e))?
+                .map_err(|e| archive_failed(&e))?;
+            removed.segments += deleted.segments;
+            removed.bytes += deleted.bytes;
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+    }
+    tracing::info!(camera = %name, files = removed.segments, bytes = removed.bytes, "recordings deleted");
+    Ok(removed)
+}
+
+fn purge_batch(
+    archive: &mut corenvr_store::Archive,
+    camera: &CameraName,
+    from: WallTime,
+) -> Result<(Removed, Option<WallTime>), ArchiveError> {
+    let range = TimeRange {
+        start: from,
+        end: WallTime::MAX,
+    };
+    let mut removed = Removed { segments: 0, bytes: 0 };
+    let found = archive.segments(camera, range)?;
+    for segment in found.iter().take(PURGE_BATCH) {
+        match archive.delete(&segment.key) {
+            Ok(bytes) => {
+                removed.segments += 1;
+                removed.bytes += bytes;
+            }
+            Err(error @ ArchiveError::NotDeletable(..)) => tracing::warn!("{error}"),
+            Err(error) => return Err(error),
+        }
+    }
+    let next = found.get(PURGE_BATCH).map(|s| s.key.start);
+    Ok((removed, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: i64) -> WallTime {
+        WallTime::from_micros(s * 1_000_000)
+    }
+
+    fn span(start: i64, end: i64) -> Span {
+        Span {
+            range: TimeRange {
+                start: at(start),
+                end: at(end),
+            },
+            bytes: 1,
+            open: false,
+        }
+    }
+
+    fn gap(start: i64, end: i64, cause: GapCause) -> Gap {
+        Gap {
+            range: TimeRange {
+                start: at(start),
+                end: at(end),
+            },
+            cause,
+        }
+    }
+
+    #[test]
+    fn a_camera_that_was_moved_has_one_timeline_without_overlap() {
+        let old = Timeline {
+            spans: vec![span(0, 10), span(20, 30)],
+            gaps: vec![gap(10, 20, GapCause::CameraDown), gap(30, 100, GapCause::Operator)],
+            bytes: 2,
+            more_from: None,
+        };
+        let new = Timeline {
+            spans: vec![span(28, 50), span(60, 70)],
+            gaps: vec![gap(50, 60, GapCause::Loss)],
+            bytes: 3,
+            more_from: None,
+        };
+        let merged = merge(vec![new, Timeline::default(), old]);
+        assert_eq!(merged.spans, [span(0, 10), span(20, 30), span(30, 50), span(60, 70)]);
+        assert_eq!(
+            merged.gaps,
+            [
+                gap(10, 20, GapCause::CameraDown),
+                gap(50, 60, GapCause::Operator),
+                gap(70, 100, GapCause::Operator)
+            ]
+        );
+        assert_eq!(merged.bytes, 5);
+        assert_eq!(merge(Vec::new()), Timeline::default());
+    }
+}

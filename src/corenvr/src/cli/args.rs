@@ -1,0 +1,293 @@
+//! What can be written on the command line. Parsing never acts.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use corenvr_media::CameraName;
+
+use corenvr_recorder::TransportChoice;
+
+use crate::config;
+
+/// A network video recorder: cameras in by RTSP, Matroska on disk, any moment back out over RTSP.
+#[derive(Debug, Parser)]
+#[command(name = "corenvr", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Try it without a camera: corenvr demo")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the recorder; this is what systemd starts
+    #[command(after_help = "Example: corenvr run --config /etc/corenvr/corenvr.toml\n\n\
+        SIGHUP reloads the configuration, SIGTERM and Ctrl-C stop in order. CORENVR_LOG sets what is logged,\n\
+        for example CORENVR_LOG=debug or CORENVR_LOG=info,corenvr_recorder=debug.")]
+    Run(ConfigArg),
+    /// Run the whole recorder on built-in simulated cameras, and say what to open where
+    #[command(after_help = "Example: corenvr demo --cameras 4")]
+    Demo(DemoArgs),
+    /// Serve simulated RTSP cameras, for sizing a machine and for tests
+    #[command(
+        after_help = "Example: corenvr sim --cameras 100 --file clip.mkv --listen 127.0.0.1:8654\n\n\
+        The cameras are rtsp://ADDR/cam1 to rtsp://ADDR/camN, over TCP and UDP."
+    )]
+    Sim(SimArgs),
+    /// The cameras of the running recorder
+    #[command(subcommand)]
+    Camera(CameraCommand),
+    /// What is recorded of a camera: spans, gaps with their cause, sizes
+    #[command(after_help = "Example: corenvr recordings front-door --from -24h\n\n\
+        Times: 2026-11-20T10:00:00Z, '2026-11-20 10:00:00' (local), -15m, now.")]
+    Recordings(RecordingsArgs),
+    /// Write a clip to a file, without re-encoding
+    #[command(
+        after_help = "Example: corenvr export front-door --from -15m --to -5m -o clip.mkv\n\n\
+        The clip begins with the key frame at or before --from, since nothing can be decoded without it."
+    )]
+    Export(ExportArgs),
+    /// How the running recorder is: shards, cameras, disks, sessions
+    #[command(after_help = "Example: corenvr status --json")]
+    Status(Output),
+    /// Look at a configuration file without using it
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check whether this machine can run the recorder, with a remedy for everything that stands in the way
+    #[command(after_help = "Example: corenvr doctor --config /etc/corenvr/corenvr.toml")]
+    Doctor(Output),
+    /// Check or rebuild the archive while the recorder is stopped
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArg {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// Which configuration, and how to print.
+#[derive(Debug, Clone, Args)]
+pub struct Output {
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Most simulated cameras.
+pub const SIM_CAMERAS_MAX: u32 = 10_000;
+/// Most cameras of the demonstration.
+const DEMO_CAMERAS_MAX: i64 = 64;
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// How many simulated cameras
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=DEMO_CAMERAS_MAX))]
+    pub cameras: u16,
+    /// Keep everything in this directory; without it a temporary one is removed at the end
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Where players connect, on this machine only
+    #[arg(long, value_name = "P", default_value_t = 8554)]
+    pub rtsp_port: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// How many cameras
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(SIM_CAMERAS_MAX)))]
+    pub cameras: u32,
+    /// What they show: any Matroska file with H.264, H.265, MJPEG or AV1 video; without it the built-in clip
+    #[arg(long, value_name = "F")]
+    pub file: Option<PathBuf>,
+    /// Where they listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8654")]
+    pub listen: SocketAddr,
+    /// CPUs that serve them, such as 0,2; all of them if left out
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CameraCommand {
+    /// Try a camera and add it; prints what it sends, or why it failed
+    #[command(
+        after_help = "Example: corenvr camera add front-door 'rtsp://admin:secret@192.168.1.20/stream1' --retain 14d"
+    )]
+    Add(AddArgs),
+    /// List the cameras
+    #[command(after_help = "Example: corenvr camera list")]
+    List(Output),
+    /// Show one camera: settings and state
+    #[command(after_help = "Example: corenvr camera show front-door --json")]
+    Show(CameraArg),
+    /// Remove a camera; its recordings stay, unless --purge
+    #[command(after_help = "Example: corenvr camera remove front-door")]
+    Remove(RemoveArgs),
+    /// Record a camera again
+    #[command(after_help = "Example: corenvr camera enable front-door")]
+    Enable(CameraArg),
+    /// Stop recording a camera; what there is stays and can be played
+    #[command(after_help = "Example: corenvr camera disable front-door")]
+    Disable(CameraArg),
+}
+
+#[derive(Debug, Args)]
+pub struct CameraArg {
+    /// The camera
+    pub name: CameraName,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// Its name, in paths and player URLs: a-z 0-9 _ -
+    pub name: CameraName,
+    /// Where its stream is, such as rtsp://user:password@192.168.1.20/stream1
+    pub url: String,
+    /// How the media comes: auto, tcp or udp
+    #[arg(long, default_value = "auto", value_parser = transport)]
+    pub transport: TransportChoice,
+    /// Record its sound (the default)
+    #[arg(long, overrides_with = "no_audio")]
+    pub audio: bool,
+    /// Leave its sound out
+    #[arg(long, overrides_with = "audio")]
+    pub no_audio: bool,
+    /// One of the configured storage directories; the first one if left out
+    #[arg(long, value_name = "DIR")]
+    pub storage: Option<PathBuf>,
+    /// The shard that records it; chosen by its name if left out
+    #[arg(long, value_name = "N")]
+    pub shard: Option<u16>,
+    /// Delete its recordings when they are older than this: 14d, or unlimited
+    #[arg(long, value_name = "AGE")]
+    pub retain: Option<String>,
+    /// Delete its oldest recordings beyond this size: 500GiB, or unlimited
+    #[arg(long, value_name = "SIZE")]
+    pub retain_bytes: Option<String>,
+    /// Add it even if it cannot be reached now
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// The camera
+    pub name: CameraName,
+    /// Delete its recordings as well
+    #[arg(long)]
+    pub purge: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct RecordingsArgs {
+    /// The camera
+    pub name: CameraName,
+    /// From when; the beginning if left out
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// To when; now if left out
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The camera
+    pub name: CameraName,
+    /// From when
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub from: String,
+    /// To when
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub to: String,
+    /// The file to write, ending in .mkv; an existing one is not overwritten
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every error of a file at once, each with line, key and remedy
+    #[command(after_help = "Example: corenvr config check /etc/corenvr/corenvr.toml")]
+    Check {
+        /// The file
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ArchiveCommand {
+    /// Compare files and index
+    #[command(after_help = "Example: systemctl stop corenvr && corenvr archive check")]
+    Check {
+        /// Make the index equal to the files; no recording is ever deleted
+        #[arg(long)]
+        repair: bool,
+        /// Read every byte and compare checksums; without it headers, structure and tables only
+        #[arg(long)]
+        payload: bool,
+        /// Only this storage directory; every configured one if left out
+        #[arg(long, value_name = "DIR")]
+        storage: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Build the index anew from the files alone
+    #[command(after_help = "Example: systemctl stop corenvr && corenvr archive rebuild")]
+    Rebuild {
+        /// Only this storage directory; every configured one if left out
+        #[arg(long, value_name = "DIR")]
+        storage: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+fn transport(text: &str) -> Result<TransportChoice, String> {
+    config::one_of(text, &config::TRANSPORTS).map_err(|p| p.remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent_and_every_command_shows_an_example() {
+        let mut root = Cli::command();
+        root.build();
+        root.clone().debug_assert();
+        let mut queue: Vec<_> = root.get_subcommands().filter(|c| c.get_name() != "help").collect();
+        let mut leaves = 0;
+        while let Some(command) = queue.pop() {
+            let children: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+            if children.is_empty() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example: "), "{}", command.get_name());
+                leaves += 1;
+            }
+            queue.extend(children);
+        }
+        assert!(leaves >= 16, "{leaves}");
+    }
+}

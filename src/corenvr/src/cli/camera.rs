@@ -1,0 +1,255 @@
+//! `corenvr camera`: add, list, show, remove, enable, disable.
+
+use std::fmt::Write as _;
+
+use corenvr_media::CameraName;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::{
+    Failure,
+    args::{AddArgs, CameraArg, CameraCommand, Output, RemoveArgs},
+    output,
+    views::{CameraStatus, Probe, show_bitrate},
+    when,
+};
+use crate::{
+    admin::{
+        api::{CameraList, CameraView, KeptIn, ProbeRequest, Removed, camera_path},
+        client::{Client, ClientError},
+    },
+    config::{CameraJson, CameraSettings, MODES, TRANSPORTS, values::show_size, word},
+};
+
+const CAMERAS: &str = "/api/v1/cameras";
+
+/// Does what is asked.
+pub fn run(command: CameraCommand) -> Result<(), Failure> {
+    match command {
+        CameraCommand::Add(args) => add(args),
+        CameraCommand::List(output) => list(&output),
+        CameraCommand::Show(args) => show(&args),
+        CameraCommand::Remove(args) => remove(&args),
+        CameraCommand::Enable(args) => set_mode(&args, "continuous"),
+        CameraCommand::Disable(args) => set_mode(&args, "off"),
+    }
+}
+
+fn client(output: &Output) -> Result<Client, Failure> {
+    Ok(Client::from_config(&output.config.config)?)
+}
+
+fn add(args: AddArgs) -> Result<(), Failure> {
+    let client = client(&args.output)?;
+    let camera = CameraJson {
+        name: args.name.to_string(),
+        url: args.url,
+        transport: args.transport,
+        audio: !args.no_audio,
+        mode: corenvr_recorder::CameraMode::Continuous,
+        storage: args.storage,
+        shard: args.shard,
+        retain: args.retain,
+        retain_bytes: args.retain_bytes,
+    };
+    let settings = CameraSettings::try_from(camera.clone()).map_err(|problems| {
+        let list: Vec<_> = problems
+            .iter()
+            .map(|(key, p)| format!("{key}: {}. Remedy: {}", p.message, p.remedy))
+            .collect();
+        Failure::Usage(list.join("\n"))
+    })?;
+    match client.get::<Value>(&camera_path(&args.name, "")) {
+        Ok(_) => return Err(Failure::Failed(format!("there is a camera {} already", args.name))),
+        Err(ClientError::Refused { status: 404, .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !args.output.json {
+        output::line(&format!("Trying {} ...", settings.url));
+    }
+    let request = ProbeRequest {
+        url: camera.url.clone(),
+        transport: args.transport,
+    };
+    let probed = client.send::<Value>("POST", "/api/v1/probe", &request);
+    match &probed {
+        Ok(report) if !args.output.json => show_probe(report),
+        Ok(_) => {}
+        Err(error) if args.force => eprintln!("corenvr: {error}; adding it all the same"),
+        Err(error) => {
+            return Err(Failure::Failed(format!(
+                "camera {} is not added: {error}\nTo add it all the same, use --force",
+                args.name
+            )));
+        }
+    }
+    let added: CameraView = client.send("POST", CAMERAS, &camera)?;
+    if args.output.json {
+        output::json(&json!({ "camera": added, "probe": probed.ok() }));
+    } else {
+        output::line(&format!("Camera {} is added and recorded from now on.", args.name));
+    }
+    Ok(())
+}
+
+fn show_probe(report: &Value) {
+    let probe: Probe = serde_json::from_value(report.clone()).unwrap_or_default();
+    for stream in &probe.streams {
+        let mut text = format!("  {}", stream.show());
+        if let Some(fps) = stream.fps.filter(|_| stream.video) {
+            let _ = write!(text, ", {fps:.1} frames/s");
+        }
+        if stream.bitrate_bps > 0 {
+            let _ = write!(text, ", {}", show_bitrate(stream.bitrate_bps));
+        }
+        output::line(&text);
+    }
+    for other in &probe.not_recorded {
+        output::line(&format!("  not recorded: {other}"));
+    }
+    output::line(&format!("  over {}", probe.transport.to_uppercase()));
+}
+
+fn status_of(view: &CameraView) -> CameraStatus {
+    let status = view.status.clone().unwrap_or(json!({ "state": "starting" }));
+    serde_json::from_value(status).unwrap_or_default()
+}
+
+fn list(out: &Output) -> Result<(), Failure> {
+    let client = client(out)?;
+    if out.json {
+        output::json(&client.get::<Value>(CAMERAS)?);
+        return Ok(());
+    }
+    let list: CameraList = client.get(CAMERAS)?;
+    let head = ["NAME", "STATE", "VIDEO", "FPS", "RATE", "RECORDED", "SOURCE"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for view in &list.cameras {
+        let status = status_of(view);
+        let video = status.streams.iter().find(|s| s.video);
+        rows.push(vec![
+            view.settings.name.clone(),
+            status.state.clone(),
+            video.map_or_else(|| "-".into(), super::views::Stream::show),
+            format!("{:.1}", status.counters.fps),
+            show_bitrate(status.counters.bitrate_bps),
+            show_size(view.usage.bytes),
+            view.settings.url.clone(),
+        ]);
+    }
+    output::table(&rows);
+    for view in &list.cameras {
+        if let Some(reason) = status_of(view).reason {
+            output::line(&format!("{}: {reason}", view.settings.name));
+        }
+    }
+    for left_out in &list.left_out {
+        output::line(&format!("left out: {}", left_out.message));
+    }
+    Ok(())
+}
+
+fn show(args: &CameraArg) -> Result<(), Failure> {
+    let client = client(&args.output)?;
+    let path = camera_path(&args.name, "");
+    if args.output.json {
+        output::json(&client.get::<Value>(&path)?);
+        return Ok(());
+    }
+    let view: CameraView = client.get(&path)?;
+    let rows = details(&view, &TimeZone::system());
+    output::table(&rows.into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn details(view: &CameraView, zone: &TimeZone) -> Vec<(&'static str, String)> {
+    let (s, status) = (&view.settings, status_of(view));
+    let counters = &status.counters;
+    let mut rows = vec![
+        ("name", s.name.clone()),
+        ("url", s.url.clone()),
+        ("state", status.state.clone()),
+    ];
+    let mut push = |key, value: Option<String>| rows.extend(value.map(|v| (key, v)));
+    push("reason", status.reason);
+    push("since", status.since.map(|t| when::show(t, zone)));
+    push("next try", status.next_try.map(|t| when::show(t, zone)));
+    push("disk error", status.disk_error);
+    let streams: Vec<_> = status.streams.iter().map(super::views::Stream::show).collect();
+    push("streams", Some(streams.join(", ")).filter(|t| !t.is_empty()));
+    push(
+        "not recorded",
+        Some(status.not_recorded.join(", ")).filter(|t| !t.is_empty()),
+    );
+    push("media over", status.transport);
+    push("frames/s", Some(format!("{:.1}", counters.fps)));
+    push("bit rate", Some(show_bitrate(counters.bitrate_bps)));
+    push("lag", Some(format!("{} ms", counters.lag_ms)));
+    push(
+        "lost",
+        Some(format!(
+            "{} packets, {} frames damaged, {} frames dropped for the disk",
+            counters.packets_lost, counters.frames_damaged, counters.frames_dropped
+        )),
+    );
+    push("last frame", status.last_frame.map(|t| when::show(t, zone)));
+    push("shard", Some(status.shard.to_string()));
+    push("transport", Some(word(&TRANSPORTS, &s.transport).to_owned()));
+    push("audio", Some(if s.audio { "yes" } else { "no" }.to_owned()));
+    push("mode", Some(word(&MODES, &s.mode).to_owned()));
+    push("storage", s.storage.as_ref().map(|p| p.display().to_string()));
+    push("retain", s.retain.clone());
+    push("retain bytes", s.retain_bytes.clone());
+    let kept = match view.kept_in {
+        KeptIn::Config => "the configuration file",
+        KeptIn::Added => "cameras.toml",
+    };
+    push("kept in", Some(kept.to_owned()));
+    push(
+        "recorded",
+        Some(format!(
+            "{} in {} files",
+            show_size(view.usage.bytes),
+            view.usage.segments
+        )),
+    );
+    push("oldest", view.usage.first.map(|t| when::show(t, zone)));
+    rows
+}
+
+fn remove(args: &RemoveArgs) -> Result<(), Failure> {
+    let rest = if args.purge { "?purge=1" } else { "" };
+    let removed: Removed = client(&args.output)?.delete(&camera_path(&args.name, rest))?;
+    if args.output.json {
+        output::json(&removed);
+    } else if args.purge {
+        output::line(&format!(
+            "Camera {} is removed, with {} files ({}).",
+            args.name,
+            removed.segments,
+            show_size(removed.bytes)
+        ));
+    } else {
+        output::line(&format!("Camera {} is removed; its recordings stay.", args.name));
+    }
+    Ok(())
+}
+
+fn set_mode(args: &CameraArg, mode: &str) -> Result<(), Failure> {
+    let view: CameraView =
+        client(&args.output)?.send("PATCH", &camera_path(&args.name, ""), &json!({ "mode": mode }))?;
+    if args.output.json {
+        output::json(&view);
+    } else {
+        output::line(&mode_changed(&args.name, mode));
+    }
+    Ok(())
+}
+
+fn mode_changed(name: &CameraName, mode: &str) -> String {
+    if mode == "off" {
+        format!("Camera {name} is not recorded any more; what there is stays.")
+    } else {
+        format!("Camera {name} is recorded.")
+    }
+}

@@ -1,0 +1,115 @@
+//! The command line: what each command asks for, and how the answer is printed.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+mod archive;
+mod args;
+mod camera;
+mod config;
+mod export;
+mod output;
+mod recordings;
+mod status;
+mod views;
+mod when;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Command};
+use crate::{admin::client::ClientError, demo, doctor, logging, sim, supervisor};
+
+/// A command did not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// It failed, in words.
+    Failed(String),
+    /// What was asked for makes no sense.
+    Usage(String),
+    /// It failed, and has already said so.
+    Told,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<when::WhenError> for Failure {
+    fn from(error: when::WhenError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// Prints a line to standard output, for other parts that are commands of their own.
+pub fn print_line(text: &str) {
+    output::line(text);
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    // Help goes to standard output with code 0, wrong usage to standard error with code 2.
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::from(1),
+        Err(Failure::Failed(message)) => {
+            eprintln!("corenvr: {message}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("corenvr: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => {
+            logging::start("info");
+            supervisor::run(&args.config, None).map_err(|e| told_by_log(&e))
+        }
+        Command::Demo(args) => {
+            logging::start("warn");
+            demo::run(args.cameras, args.dir, args.rtsp_port).map_err(|e| Failure::Failed(e.to_string()))
+        }
+        Command::Sim(args) => {
+            logging::start("info");
+            let options = sim::Options {
+                cameras: args.cameras,
+                file: args.file,
+                listen: args.listen,
+                cpus: args.cpus,
+            };
+            sim::run(&options).map_err(|e| told_by_log(&e))
+        }
+        Command::Camera(command) => camera::run(command),
+        Command::Recordings(args) => recordings::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Status(output) => status::run(&output),
+        Command::Config(args::ConfigCommand::Check { file, json }) => config::check(&file, json),
+        Command::Doctor(output) => {
+            logging::start("error");
+            if doctor::run(&output.config.config, output.json) {
+                Ok(())
+            } else {
+                Err(Failure::Told)
+            }
+        }
+        Command::Archive(command) => {
+            logging::start("warn");
+            archive::run(command)
+        }
+    }
+}
+
+/// What a service says goes to its log, where the administrator looks for it.
+fn told_by_log(error: &impl std::fmt::Display) -> Failure {
+    for line in error.to_string().lines() {
+        tracing::error!("{line}");
+    }
+    Failure::Told
+}

@@ -1,0 +1,182 @@
+//! `corenvr status`: shards, cameras, disks, viewers.
+
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use super::{
+    Failure,
+    args::Output,
+    output,
+    views::{CameraStatus, Playback, show_bitrate, show_span},
+    when,
+};
+use crate::{
+    admin::{api::Status, client::Client},
+    config::values::show_size,
+};
+
+const STATUS: &str = "/api/v1/status";
+
+/// Prints the status.
+pub fn run(out: &Output) -> Result<(), Failure> {
+    let client = Client::from_config(&out.config.config)?;
+    if out.json {
+        output::json(&client.get::<Value>(STATUS)?);
+        return Ok(());
+    }
+    let status: Status = client.get(STATUS)?;
+    let rtsp: Vec<_> = status.rtsp.iter().map(ToString::to_string).collect();
+    output::line(&format!(
+        "corenvr {}, process {}, up {}, RTSP on {}",
+        status.version,
+        status.pid,
+        show_span(status.uptime_s),
+        rtsp.join(", ")
+    ));
+    shards(&status);
+    cameras(&status);
+    disks(&status);
+    sessions(&status);
+    for left_out in &status.left_out {
+        output::line(&format!("\nleft out: {}", left_out.message));
+    }
+    Ok(())
+}
+
+fn head(cells: &[&str]) -> Vec<Vec<String>> {
+    vec![cells.iter().map(|c| (*c).to_owned()).collect()]
+}
+
+fn shards(status: &Status) {
+    output::line("");
+    let mut rows = head(&[
+        "SHARD",
+        "CPU",
+        "LOAD",
+        "RECORDING",
+        "LIVE",
+        "PLAYBACK",
+        "OTHER",
+        "STALLS",
+        "LONGEST",
+        "HEARD OF",
+    ]);
+    for shard in &status.shards {
+        let mut row = vec![
+            shard.name.clone(),
+            shard.cpu.to_string(),
+            format!("{:.1}%", shard.cpu_percent),
+        ];
+        row.extend(shard.classes.iter().map(|c| format!("{:.1}%", c.cpu_percent)));
+        row.extend([
+            shard.stalls.to_string(),
+            format!("{} ms", shard.stall_max_ms),
+            format!("{} ms ago", shard.silent_ms),
+        ]);
+        rows.push(row);
+    }
+    output::table(&rows);
+}
+
+fn cameras(status: &Status) {
+    let parsed: Vec<CameraStatus> = status
+        .cameras
+        .iter()
+        .map(|c| serde_json::from_value(c.clone()).unwrap_or_default())
+        .collect();
+    if parsed.is_empty() {
+        output::line("\nNo camera yet: corenvr camera add NAME URL");
+        return;
+    }
+    output::line("");
+    let mut rows = head(&[
+        "CAMERA", "STATE", "FPS", "RATE", "LOST", "DROPPED", "LAG", "SHARD", "VIEWERS",
+    ]);
+    for c in &parsed {
+        rows.push(vec![
+            c.name.clone(),
+            c.state.clone(),
+            format!("{:.1}", c.counters.fps),
+            show_bitrate(c.counters.bitrate_bps),
+            c.counters.packets_lost.to_string(),
+            c.counters.frames_dropped.to_string(),
+            format!("{} ms", c.counters.lag_ms),
+            c.shard.to_string(),
+            c.counters.subscribers.to_string(),
+        ]);
+    }
+    output::table(&rows);
+    for c in &parsed {
+        for reason in [&c.reason, &c.disk_error].into_iter().flatten() {
+            output::line(&format!("{}: {reason}", c.name));
+        }
+    }
+}
+
+fn disks(status: &Status) {
+    let zone = TimeZone::system();
+    output::line("");
+    let mut rows = head(&[
+        "DISK",
+        "RECORDED",
+        "FREE",
+        "OF",
+        "KEEPS FREE",
+        "OLDEST",
+        "HOLDS",
+        "QUEUE",
+        "SLOWEST",
+    ]);
+    for d in &status.disks {
+        rows.push(vec![
+            d.path.display().to_string(),
+            show_size(d.used),
+            show_size(d.free),
+            show_size(d.total),
+            show_size(d.keep_free),
+            d.oldest.map_or_else(|| "-".into(), |t| when::show(t, &zone)),
+            d.horizon_s.map_or_else(|| "-".into(), show_span),
+            d.queued.to_string(),
+            format!("{} ms", d.slowest_ms),
+        ]);
+    }
+    output::table(&rows);
+    for d in &status.disks {
+        if let Some(reason) = &d.failed {
+            output::line(&format!("{}: {reason}", d.path.display()));
+        }
+    }
+}
+
+fn sessions(status: &Status) {
+    let playback: Playback = serde_json::from_value(status.playback.clone()).unwrap_or_default();
+    if playback.sessions.is_empty() {
+        output::line("\nNobody is watching.");
+        return;
+    }
+    let zone = TimeZone::system();
+    output::line("");
+    let mut rows = head(&[
+        "VIEWER", "FROM", "PROGRAM", "CAMERA", "WHAT", "OVER", "AT", "RATE", "SKIPPED", "FOR",
+    ]);
+    for s in &playback.sessions {
+        let what = if s.playing {
+            s.kind.clone()
+        } else {
+            format!("{} (paused)", s.kind)
+        };
+        rows.push(vec![
+            s.id.to_string(),
+            s.peer.clone(),
+            s.agent.clone(),
+            s.camera.clone(),
+            what,
+            s.transport.clone(),
+            s.position.map_or_else(|| "-".into(), |t| when::show(t, &zone)),
+            show_bitrate(s.bitrate),
+            s.skipped.to_string(),
+            show_span(s.age_s),
+        ]);
+    }
+    output::table(&rows);
+}
