@@ -297,7 +297,7 @@ impl Conversation {
         if track >= described.tracks.len() {
             return Err(reply::not_found("There is no such track").into());
         }
-        let transport = self.choose(transports, session)?;
+        let transport = self.choose(transports, session, described.resource.paced)?;
         let asker = Asker {
             peer: self.peer,
             user: incoming.user.clone(),
@@ -319,8 +319,14 @@ impl Conversation {
         }
     }
 
-    /// The first transport that can be served, with channels that are free.
-    fn choose(&mut self, transports: &[Transport], session: Option<&SessionId>) -> Result<Transport, Refusal> {
+    /// The first transport that can be served, with channels that are free. What is not paced needs the flow control of TCP: over UDP it
+    /// would be lost on the way. Players that are answered 461 try TCP.
+    fn choose(
+        &mut self,
+        transports: &[Transport],
+        session: Option<&SessionId>,
+        paced: bool,
+    ) -> Result<Transport, Refusal> {
         let lower = match session {
             Some(id) => Some(self.session(id)?.lower()),
             None => None,
@@ -336,6 +342,7 @@ impl Conversation {
                     };
                     return Ok(Transport::tcp(rtp));
                 }
+                Lower::Udp if !paced => {}
                 Lower::Udp => {
                     if let Some((rtp, rtcp)) = transport.client_port.filter(|p| p.0 != 0 && p.1 != 0) {
                         return Ok(Transport::udp(rtp, rtcp));

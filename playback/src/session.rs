@@ -29,6 +29,9 @@ use crate::{
     wake::Flag,
 };
 
+/// Footage younger than this may be in memory only: an open range from there, with nothing on disk, is the present.
+const UNWRITTEN_MAX: Duration = Duration::from_secs(30);
+
 /// A session of a connection.
 pub struct Session {
     /// Its identifier.
@@ -391,7 +394,14 @@ impl Session {
             start: from,
             end: to.unwrap_or(now),
         };
-        let (_, timeline) = find_range(&shared.sources.footage, &camera, range, Gaps::Skip).await?;
+        let timeline = match find_range(&shared.sources.footage, &camera, range, Gaps::Skip).await {
+            Ok((_, timeline)) => timeline,
+            // What happened just now is not on disk yet.
+            Err(_) if to.is_none() && now.saturating_since(from) < UNWRITTEN_MAX => {
+                return self.begin_live(shared).await;
+            }
+            Err(response) => return Err(response),
+        };
         let end = to.is_some().then(|| timeline.len());
         let start = self
             .begin_archive(shared, timeline, Npt::ZERO, end, to.is_none())

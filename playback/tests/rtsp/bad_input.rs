@@ -165,6 +165,16 @@ fn too_many_connections_of_one_peer_are_closed() {
 }
 
 #[test]
+fn what_is_not_paced_is_not_sent_by_datagrams() {
+    let storage = storage();
+    let server = Server::start(&[&storage]);
+    let mut client = Client::connect(&server.url(&format!("door?{START}&pace=0")));
+    client.describe();
+    assert_eq!(client.setup(0, true).status.as_u16(), 461);
+    assert_eq!(client.setup(0, false).status.as_u16(), 200);
+}
+
+#[test]
 fn more_sessions_than_a_connection_may_have_are_refused() {
     let storage = storage();
     let server = Server::start(&[&storage]);

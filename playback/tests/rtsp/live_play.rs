@@ -179,6 +179,31 @@ fn playback_of_what_is_being_recorded_joins_the_present() {
 }
 
 #[test]
+fn an_open_range_from_what_is_not_on_disk_yet_is_the_present() {
+    let storage = Storage::new();
+    let server = Server::start(&[&storage]);
+    server.cameras.add("door", tracks());
+    let start = now().offset(-3_000_000);
+    push(&server, &frames(0, 60, start));
+    let mut client = Client::open(&server.url("door"), false);
+    let response = client.play(Some(&format!("clock={}-", start.offset(1_000_000).to_clock())));
+    assert_eq!(
+        response.headers.get("Range").unwrap(),
+        format!("clock={}-", start.offset(2_000_000).to_clock())
+    );
+    assert_eq!(numbers(&until(&mut client, 58)), (50..=58).collect::<Vec<_>>());
+    let long_ago = start.offset(-3_600_000_000).to_clock();
+    assert_eq!(
+        client
+            .play(Some(&format!("clock={long_ago}-{}", start.to_clock())))
+            .status
+            .as_u16(),
+        404
+    );
+    assert_eq!(client.play(Some(&format!("clock={long_ago}-"))).status.as_u16(), 404);
+}
+
+#[test]
 fn a_url_without_an_end_reaches_to_what_is_recorded_and_stays_that_long() {
     let storage = Storage::new();
     let start = now().offset(-60_000_000);
