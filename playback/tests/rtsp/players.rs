@@ -39,7 +39,12 @@ fn run(program: &str, args: &[&str]) -> String {
         "{program} {args:?}: {} {errors}",
         output.status
     );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    // mpv tells its state on one, ffmpeg its results on the other.
+    if output.stdout.is_empty() {
+        errors.into_owned()
+    } else {
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
 }
 
 /// Six seconds of a test picture with B frames off, and a tone.
@@ -293,6 +298,54 @@ fn gstreamer_receives_every_recorded_picture() {
         run("gst-launch-1.0", &pipeline);
         assert_eq!(of_file(&out), original[..100], "{protocol}");
     }
+}
+
+#[test]
+fn mpv_knows_the_length_seeks_and_ends() {
+    if !installed("mpv") || !installed("ffmpeg") {
+        return;
+    }
+    let (clip, storage) = (Clip::make(), Storage::new());
+    clip.record(&storage);
+    let server = Server::start(&[&storage]);
+    let url = server.url("door?start=20261120T120000Z");
+    let shown = |options: &[&str]| {
+        let status = "--term-status-msg=at ${=time-pos} of ${=duration} seekable ${seekable}\n";
+        let mut args = vec![
+            "--no-config",
+            "--vo=null",
+            "--ao=null",
+            "--msg-level=all=no,statusline=status",
+            status,
+        ];
+        args.extend(options);
+        args.push(&url);
+        let text = run("mpv", &args);
+        let mut positions = Vec::new();
+        for line in text.split(['\n', '\r']).filter_map(|l| l.split("at ").nth(1)) {
+            if let Some((at, rest)) = line.split_once(" of ")
+                && let Ok(at) = at.parse::<f64>()
+            {
+                assert!(
+                    rest.starts_with("6.0") && rest.trim().ends_with("seekable yes"),
+                    "{line}"
+                );
+                positions.push(at);
+            }
+        }
+        positions
+    };
+    let all = shown(&[]);
+    assert!(
+        all.first().is_some_and(|t| *t < 0.5) && all.last().is_some_and(|t| *t > 5.0),
+        "{all:?}"
+    );
+    let part = shown(&["--start=4"]);
+    assert!(
+        part.iter().any(|t| (3.9..4.5).contains(t)) && part.last().is_some_and(|t| *t > 5.0),
+        "{part:?}"
+    );
+    server.wait_for_quiet();
 }
 
 #[test]
