@@ -11,11 +11,13 @@ use corenvr_proto::{
     sdp::{DescribedMedia, Description},
 };
 
+use corenvr_shard::time;
+
 use crate::{
     feed::Sources,
     footage::{Footage, FootageError},
     live::LiveError,
-    plan::{Gaps, Timeline},
+    plan::{Gaps, Npt, Timeline},
     resource::{Resource, What, track_name},
 };
 
@@ -33,11 +35,14 @@ pub struct Described {
     pub formats: Vec<MediaFormat>,
     /// Where the footage lies; `None` for live.
     pub timeline: Option<Timeline>,
+    /// How much of the range is still to come, in microseconds of normal play time behind the timeline: played live.
+    pub to_come: i64,
 }
 
 impl Described {
     /// Finds out. The error is the answer to the request.
     pub async fn find(sources: &Sources, resource: Resource) -> Result<Rc<Self>, Response> {
+        let mut to_come = 0;
         let (mut tracks, timeline) = match resource.what {
             What::Live => {
                 let tracks = sources.hub.describe(&resource.camera).await;
@@ -46,6 +51,9 @@ impl Described {
             }
             What::Archive(range, gaps) => {
                 let (tracks, timeline) = find_range(&sources.footage, &resource.camera, range, gaps).await?;
+                if resource.end_given {
+                    to_come = still_to_come(sources, &resource.camera, range, &timeline).await;
+                }
                 (tracks, Some(timeline))
             }
         };
@@ -65,7 +73,13 @@ impl Described {
             tracks: tracks.into(),
             formats,
             timeline,
+            to_come,
         }))
+    }
+
+    /// The length of the presentation; `None` for live.
+    pub fn length(&self) -> Option<Npt> {
+        Some(self.timeline.as_ref()?.len().offset(self.to_come))
     }
 
     /// The control URL of a track: in the path, before the query, which is where players look for it.
@@ -78,10 +92,7 @@ impl Described {
 
     /// The description for players.
     pub fn sdp(&self, origin: IpAddr) -> String {
-        let length = self
-            .timeline
-            .as_ref()
-            .map(|t| Duration::from_micros(t.len().0.max(0) as u64));
+        let length = self.length().map(|n| Duration::from_micros(n.0.max(0) as u64));
         let first = self
             .timeline
             .as_ref()
@@ -109,6 +120,16 @@ impl Described {
         }
         .to_string()
     }
+}
+
+/// How much of a range lies in the future, if its camera is sending.
+async fn still_to_come(sources: &Sources, camera: &CameraName, range: TimeRange, timeline: &Timeline) -> i64 {
+    let now = WallTime::from_micros(time::wall_now_micros());
+    let Some((_, recorded)) = timeline.span() else { return 0 };
+    if range.end <= now || sources.hub.describe(camera).await.is_err() {
+        return 0;
+    }
+    range.end.micros_since(recorded).max(0)
 }
 
 /// The first video and the first sound, in this order.

@@ -19,6 +19,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How often the seam from the archive to the live edge is looked for, and the pause between.
 const SEAM_ATTEMPTS: u32 = 25;
 const SEAM_PAUSE: Duration = Duration::from_millis(200);
+/// How far behind the end of a range a live feed looks for pictures that are shown before it.
+const REORDER_MICROS_MAX: i64 = 500_000;
 
 /// What a feed gives.
 #[derive(Debug)]
@@ -128,8 +130,8 @@ enum From {
 struct FromArchive {
     plan: Plan,
     reader: Reader,
-    /// At the end of what is recorded, go on with the present.
-    joins_live: bool,
+    /// At the end of what is recorded, go on with the present until this position.
+    joins_live: Option<Npt>,
     /// The last frame given, by which the seam is found.
     last: Option<(Frame, Npt)>,
     seam_attempts: u32,
@@ -141,16 +143,18 @@ struct FromLive {
     backlog: std::vec::IntoIter<Frame>,
     /// A moment and its position.
     origin: (WallTime, Npt),
+    /// Frames from this position on are not wanted.
+    until: Npt,
 }
 
 impl Feed {
-    /// Plays a range of the archive; with `joins_live`, and then into the present.
+    /// Plays a range of the archive; with `joins_live`, and then into the present until that position.
     pub fn archive(
         sources: Rc<Sources>,
         camera: CameraName,
         described: Rc<[CodecParameters]>,
         plan: Plan,
-        joins_live: bool,
+        joins_live: Option<Npt>,
     ) -> Self {
         let reader = Reader::new(sources.files.clone());
         Self::new(
@@ -184,6 +188,7 @@ impl Feed {
             viewer,
             backlog: backlog.into_iter(),
             origin: (start, npt),
+            until: Npt(i64::MAX),
         });
         let mut feed = Self::new(sources, camera, described, from);
         feed.follow(&parameters);
@@ -259,15 +264,25 @@ impl Feed {
     /// Where it ends, if that is known.
     pub fn end(&self) -> Option<Npt> {
         match &self.from {
-            From::Archive(from) if !from.joins_live => Some(from.plan.end()),
-            _ => None,
+            From::Archive(from) => match from.joins_live {
+                None => Some(from.plan.end()),
+                until => until.filter(|u| u.0 < i64::MAX),
+            },
+            From::Live(live) => Some(live.until).filter(|u| u.0 < i64::MAX),
         }
     }
 
     /// UTC of a position, if it is one of the archive.
     pub fn wall_of(&self, npt: Npt) -> Option<WallTime> {
         match &self.from {
-            From::Archive(from) => from.plan.timeline().at(npt).map(|(_, t)| t),
+            From::Archive(from) => {
+                let timeline = from.plan.timeline();
+                let beyond = npt.micros_since(timeline.len());
+                match timeline.span() {
+                    Some((_, end)) if beyond >= 0 && from.joins_live.is_some() => Some(end.offset(beyond)),
+                    _ => timeline.at(npt).map(|(_, t)| t),
+                }
+            }
             From::Live(live) => Some(live.origin.0.offset(npt.micros_since(live.origin.1))),
         }
     }
@@ -331,7 +346,7 @@ impl FromArchive {
         loop {
             match self.plan.poll() {
                 Step::Frame(timed) => {
-                    if self.joins_live {
+                    if self.joins_live.is_some() {
                         self.last = Some((timed.frame.clone(), timed.npt));
                     }
                     return Next::Frame(timed.frame, timed.npt);
@@ -358,7 +373,7 @@ impl FromArchive {
                     }
                     Err(error) => self.lost(sources, camera, &error).await,
                 },
-                Step::End if self.joins_live => {
+                Step::End if self.joins_live.is_some_and(|until| self.plan.timeline().len() < until) => {
                     if let Some(next) = self.beyond(sources, camera).await {
                         return next;
                     }
@@ -416,7 +431,9 @@ impl FromArchive {
                         tracing::warn!(%camera, at = %last.time, "frames are missing between archive and live edge");
                     }
                     let tracks = viewer.parameters.clone();
-                    return Some(Next::Join(FromLive::joined(viewer, seam, last.time, *npt), tracks));
+                    let until = self.joins_live.unwrap_or(Npt(i64::MAX));
+                    let joined = FromLive::joined(viewer, seam, (last.time, *npt), until);
+                    return Some(Next::Join(joined, tracks));
                 }
             }
             Err(LiveError::NoSuchCamera) => return Some(Next::End(Ending::Range)),
@@ -431,8 +448,9 @@ impl FromArchive {
 }
 
 impl FromLive {
-    /// Goes on behind the frame at `seam` of the backlog; without one, at the first key frame after `time`.
-    fn joined(mut viewer: Viewer, seam: Option<usize>, time: WallTime, npt: Npt) -> Self {
+    /// Goes on behind the frame at `seam` of the backlog; without one, at the first key frame after the moment of `origin`.
+    fn joined(mut viewer: Viewer, seam: Option<usize>, origin: (WallTime, Npt), until: Npt) -> Self {
+        let time = origin.0;
         let mut backlog = std::mem::take(&mut viewer.backlog);
         let video = viewer.parameters.iter().position(CodecParameters::is_video);
         let starts =
@@ -442,7 +460,8 @@ impl FromLive {
         Self {
             viewer,
             backlog: backlog.into_iter(),
-            origin: (time, npt),
+            origin,
+            until,
         }
     }
 
@@ -451,15 +470,21 @@ impl FromLive {
     }
 
     async fn step(&mut self) -> Next {
-        if let Some(frame) = self.backlog.next() {
-            let npt = self.npt(frame.time);
-            return Next::Frame(frame, npt);
-        }
         loop {
-            match time::timeout(SILENCE_MAX, self.viewer.next()).await {
+            let item = match self.backlog.next() {
+                Some(frame) => Ok(LiveItem::Frame(frame)),
+                None => time::timeout(SILENCE_MAX, self.viewer.next()).await,
+            };
+            match item {
                 Ok(LiveItem::Frame(frame)) => {
                     let npt = self.npt(frame.time);
-                    return Next::Frame(frame, npt);
+                    if npt < self.until {
+                        return Next::Frame(frame, npt);
+                    }
+                    // A picture behind the end in stored order may belong before it.
+                    if npt.micros_since(self.until) > REORDER_MICROS_MAX {
+                        return Next::End(Ending::Range);
+                    }
                 }
                 Ok(LiveItem::Parameters(tracks)) => return Next::Tracks(tracks),
                 Ok(LiveItem::Gap(_)) => {}

@@ -2,7 +2,11 @@
 //!
 //! Sequence numbers and sources last as long as the session, whatever is played in between: players freeze or fail where they change.
 
-use std::{io, rc::Rc};
+use std::{
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use corenvr_media::{CodecParameters, Frame, VideoCodec, WallTime};
@@ -11,11 +15,17 @@ use corenvr_proto::rtp::{
     rtcp::{self, SenderInfo},
 };
 
+use corenvr_shard::time;
+
 use crate::{
     pacer::ticks,
     transport::{Link, Outbox},
 };
 
+/// Datagrams that may leave at once, and how long the next such group waits: a player's receive buffer, which the kernel makes for some
+/// 90 full packets, would overflow under a key frame or a burst at the speed of this machine.
+const DATAGRAM_GROUP: u32 = 24;
+const DATAGRAM_SPACING: Duration = Duration::from_millis(2);
 /// The longest RTP packet: fits an Ethernet frame with IPv6 and a tunnel around it.
 const MTU: usize = 1400;
 const CNAME: &str = "corenvr";
@@ -50,6 +60,8 @@ struct Datagrams {
     /// End in `bytes`, track, and whether it is RTCP.
     ends: Vec<(usize, usize, bool)>,
     sent: usize,
+    /// When the current group began and how many left in it.
+    group: Option<(Instant, u32)>,
 }
 
 impl Outlet {
@@ -185,6 +197,7 @@ impl Outlet {
                 .sent
                 .checked_sub(1)
                 .map_or(0, |i| self.datagrams.ends[i].0);
+            self.datagrams.space().await;
             if let Link::Datagrams { rtp, rtcp } = &self.tracks[index].link {
                 let (sender, to) = if is_rtcp { rtcp } else { rtp };
                 sender.send_to(&self.datagrams.bytes[start..end], *to).await?;
@@ -201,6 +214,22 @@ impl Datagrams {
         self.bytes.extend_from_slice(head);
         self.bytes.extend_from_slice(payload);
         self.ends.push((self.bytes.len(), track, is_rtcp));
+    }
+
+    /// Waits where too many datagrams have left in too short a time.
+    async fn space(&mut self) {
+        let now = Instant::now();
+        match &mut self.group {
+            Some((begun, count)) if now < *begun + DATAGRAM_SPACING => {
+                *count += 1;
+                if *count > DATAGRAM_GROUP {
+                    let next = *begun + DATAGRAM_SPACING;
+                    time::sleep_until(next).await;
+                    self.group = Some((Instant::now(), 1));
+                }
+            }
+            _ => self.group = Some((now, 1)),
+        }
     }
 
     fn clear(&mut self) {

@@ -21,6 +21,8 @@ pub struct Resource {
     pub what: What,
     /// Whether sound is wanted.
     pub audio: bool,
+    /// Whether the URL names the end of its range. One that lies in the future is then waited for.
+    pub end_given: bool,
     /// Whether it is sent at its pace.
     pub paced: bool,
     /// The URL without its track: the presentation.
@@ -57,6 +59,7 @@ impl Resource {
             track,
             what: What::Live,
             audio: true,
+            end_given: false,
             paced: true,
             url: uri.with_segment(usize::from(track.is_some()), None),
         };
@@ -99,6 +102,7 @@ impl Resource {
                 _ => Err(reply::bad_request("end and gaps need a start")),
             };
         };
+        self.end_given = end.is_some();
         let end = end.unwrap_or(start + LENGTH_DEFAULT);
         let range = TimeRange::new(start, end).filter(|r| r.start < r.end);
         let range = range.ok_or_else(|| reply::bad_request("The end is not after the start"))?;

@@ -279,10 +279,9 @@ impl Session {
     async fn play_npt(&mut self, shared: &Shared, range: NptRange) -> Result<Start, Response> {
         self.in_utc = false;
         let described = self.described.clone();
-        let Some(timeline) = &described.timeline else {
+        let (Some(timeline), Some(len)) = (&described.timeline, described.length()) else {
             return self.begin_live(shared).await;
         };
-        let len = timeline.len();
         let position = |t: NptTime| match t {
             NptTime::Now => len,
             NptTime::At(d) => Npt(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)).min(len),
@@ -302,7 +301,14 @@ impl Session {
         self.in_utc = true;
         let described = self.described.clone();
         if let Some(timeline) = &described.timeline {
-            let end = range.end.map_or(timeline.len(), |e| timeline.npt_at(e));
+            let behind = |e: WallTime| {
+                timeline
+                    .span()
+                    .map_or(0, |(_, end)| e.micros_since(end))
+                    .clamp(0, described.to_come)
+            };
+            let end = range.end.map_or(i64::MAX, |e| timeline.npt_at(e).0 + behind(e));
+            let end = Npt(end).min(timeline.len().offset(described.to_come));
             return self
                 .begin_range(shared, timeline, timeline.npt_at(range.start), end)
                 .await;
@@ -327,7 +333,8 @@ impl Session {
                 self.begin_clock(shared, from, end.filter(|_| !open)).await
             }
             (Mode::Range, Some(npt), Some(timeline)) if back > 0 => {
-                let end = player.feed().and_then(Feed::end).unwrap_or(timeline.len());
+                let whole = timeline.len().offset(described.to_come);
+                let end = player.feed().and_then(Feed::end).unwrap_or(whole);
                 self.begin_range(shared, timeline, npt.offset(-back).max(Npt::ZERO), end)
                     .await
             }
@@ -345,7 +352,10 @@ impl Session {
     async fn restart(&mut self, shared: &Shared) -> Result<Start, Response> {
         let described = self.described.clone();
         match &described.timeline {
-            Some(timeline) => self.begin_range(shared, timeline, Npt::ZERO, timeline.len()).await,
+            Some(timeline) => {
+                let end = timeline.len().offset(described.to_come);
+                self.begin_range(shared, timeline, Npt::ZERO, end).await
+            }
             None => self.begin_live(shared).await,
         }
     }
@@ -375,8 +385,12 @@ impl Session {
         end: Npt,
     ) -> Result<Start, Response> {
         self.allowed(shared, Action::Playback)?;
+        let joins_live = (end > timeline.len()).then_some(end);
+        if joins_live.is_some() {
+            self.allowed(shared, Action::Live)?;
+        }
         let started = self
-            .begin_archive(shared, timeline.clone(), start, Some(end), false)
+            .begin_archive(shared, timeline.clone(), start, Some(end), joins_live)
             .await?;
         self.mode = Mode::Range;
         Ok(started)
@@ -402,10 +416,14 @@ impl Session {
             }
             Err(response) => return Err(response),
         };
-        let end = to.is_some().then(|| timeline.len());
-        let start = self
-            .begin_archive(shared, timeline, Npt::ZERO, end, to.is_none())
-            .await?;
+        // What of the range is still to come is played live.
+        let to_come = |to: WallTime| timeline.span().map_or(0, |(_, end)| to.micros_since(end).max(0));
+        let end = to.map(|to| timeline.len().offset(if to > now { to_come(to) } else { 0 }));
+        let joins_live = match end {
+            None => Some(Npt(i64::MAX)),
+            Some(end) => (end > timeline.len()).then_some(end),
+        };
+        let start = self.begin_archive(shared, timeline, Npt::ZERO, end, joins_live).await?;
         self.mode = Mode::Clock { open: to.is_none() };
         Ok(start)
     }
@@ -416,7 +434,7 @@ impl Session {
         timeline: Timeline,
         start: Npt,
         end: Option<Npt>,
-        joins_live: bool,
+        joins_live: Option<Npt>,
     ) -> Result<Start, Response> {
         let gaps = timeline.gaps();
         let resource = &self.described.resource;

@@ -150,7 +150,7 @@ pub struct CameraArg {
 pub struct AddArgs {
     /// Its name, in paths and player URLs: a-z 0-9 _ -
     pub name: CameraName,
-    /// Where its stream is, such as rtsp://user:password@192.168.1.20/stream1
+    /// Where its stream is, such as `rtsp://user:password@192.168.1.20/stream1`
     pub url: String,
     /// How the media comes: auto, tcp or udp
     #[arg(long, default_value = "auto", value_parser = transport)]

@@ -1,3 +1,5 @@
+//! The bitstream readers, judged by known parameter sets and by an independent parser.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! The reorder buffer on virtual time.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! RTCP packets, read and written, and the receiver statistics.
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
