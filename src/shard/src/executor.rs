@@ -183,7 +183,9 @@ async fn with_guards<T>(stats: Arc<ShardStats>, main: impl Future<Output = T>) -
             time::sleep(Duration::from_millis(100)).await;
         }
     });
+    let timers = spawn(Class::Recording, "timers", time::drive());
     let result = main.await;
+    timers.cancel().await;
     heartbeat.cancel().await;
     task::uninstall();
     result

@@ -56,7 +56,7 @@ pub struct StatsSnapshot {
     pub name: String,
     /// Processor time of the shard's thread.
     pub cpu: Duration,
-    /// Polls that ran longer than [`STALL`].
+    /// Polls that ran longer than 50 ms.
     pub stalls: u64,
     /// The longest poll.
     pub stall_max: Duration,
