@@ -29,6 +29,9 @@ use super::{
     udp::{PortPair, UdpStream},
 };
 
+/// Packets of an interleaved stream are read together when they came within this: about a picture's time, so that a camera costs one
+/// wake-up a picture instead of one for every packet of picture and sound. It is also how much later a live viewer sees them at most.
+const GATHER: Duration = Duration::from_millis(25);
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// A camera whose connection takes no byte of ours for this long is gone.
@@ -314,6 +317,9 @@ impl<'a, S: Sink + 'static> Session<'a, S> {
             }
             Event::Playing { .. } => {
                 self.playing = Some(now);
+                if self.interleaved {
+                    self.stream.set_gather(GATHER);
+                }
                 self.punch();
             }
             Event::Redirect(url) => return Some(Next::Redirect(Box::new(url))),

@@ -56,6 +56,7 @@ pub struct Stream {
     fd: Rc<PollableFd<OwnedFd>>,
     /// The last read did not fill its buffer: the next one would block, so wait at once.
     drained: bool,
+    gather: Duration,
 }
 
 /// Reads take at least this much room, and a buffer grows to it.
@@ -66,7 +67,14 @@ impl Stream {
         Ok(Self {
             fd: pollable(fd)?,
             drained: false,
+            gather: Duration::ZERO,
         })
+    }
+
+    /// After everything was read, lets this much time pass before looking again: one wake-up then serves the packets of that time, and while
+    /// a steady stream flows the socket need not be watched at all. What arrives meanwhile waits in the kernel.
+    pub const fn set_gather(&mut self, gather: Duration) {
+        self.gather = gather;
     }
 
     /// Connects within `limit`.
@@ -105,11 +113,14 @@ impl Stream {
         if buffer.capacity() - buffer.len() < READ_LEN / 4 {
             buffer.reserve(READ_LEN);
         }
+        let mut gathered = self.gather.is_zero();
         loop {
-            if std::mem::take(&mut self.drained) {
+            if !std::mem::take(&mut self.drained) {
+                yield_if_needed().await;
+            } else if std::mem::replace(&mut gathered, true) {
                 self.fd.readable().await.map_err(other)?;
             } else {
-                yield_if_needed().await;
+                time::sleep(self.gather).await;
             }
             match self.recv_now(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.drained = true,
