@@ -56,10 +56,10 @@ impl FromStr for Source {
 }
 
 impl fmt::Display for Source {
-    /// The URL as requests carry it, without the user part.
+    /// The URL as it may be shown: without the user part, and without what looks like a password in its query.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rtsp(url) => f.write_str(&url.request_url()),
+            Self::Rtsp(url) => fmt::Display::fmt(url, f),
         }
     }
 }
@@ -185,9 +185,14 @@ mod tests {
 
     #[test]
     fn a_source_says_what_it_cannot_do_and_never_shows_a_password() {
-        let source = Source::parse("rtsp://admin:s3cret@192.0.2.7/Streaming/Channels/101").unwrap();
-        for text in [source.to_string(), format!("{source:?}")] {
-            assert!(text.contains("192.0.2.7") && !text.contains("s3cret"), "{text}");
+        for url in [
+            "rtsp://admin:s3cret@192.0.2.7/Streaming/Channels/101",
+            "rtsp://192.0.2.7/live?user=admin&password=s3cret",
+        ] {
+            let source = Source::parse(url).unwrap();
+            for text in [source.to_string(), format!("{source:?}")] {
+                assert!(text.contains("192.0.2.7") && !text.contains("s3cret"), "{text}");
+            }
         }
         for (text, scheme) in [
             ("rtsps://192.0.2.7/a", "rtsps"),

@@ -340,6 +340,7 @@ impl Listener {
                 Ok(fd) => {
                     if self.tcp {
                         sockopt::set_tcp_nodelay(&fd, true)?;
+                        keep_alive(&fd)?;
                     }
                     return Stream::new(fd);
                 }
@@ -362,6 +363,16 @@ impl Listener {
             .and_then(|a| a.try_into().ok())
             .unwrap_or(unknown)
     }
+}
+
+/// A peer that vanished without a word is noticed after about a minute: first probe, interval, count.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+fn keep_alive(fd: &OwnedFd) -> io::Result<()> {
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepidle(fd, KEEPALIVE.0)?;
+    sockopt::set_tcp_keepintvl(fd, KEEPALIVE.1)?;
+    Ok(sockopt::set_tcp_keepcnt(fd, KEEPALIVE.2)?)
 }
 
 /// The largest datagram that is received whole; a longer one is counted as truncated and dropped.
