@@ -179,7 +179,9 @@ pub fn archive_failed(camera: &CameraName, error: &FootageError) -> Response {
 /// What a live stream that cannot be had is answered with.
 pub fn live_failed(camera: &CameraName, error: LiveError) -> Response {
     match error {
-        LiveError::NoSuchCamera => reply::not_found(format!("There is no camera {camera}")),
+        LiveError::NoSuchCamera => reply::not_found(format!(
+            "No camera {camera} is recorded now; what was recorded of it plays with ?start="
+        )),
         LiveError::Silent => Response::new(StatusCode::SERVICE_UNAVAILABLE).because(format!(
             "The camera {camera} is not sending; its recordings can be played with ?start="
         )),

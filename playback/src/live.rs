@@ -195,6 +195,10 @@ impl LiveHub {
         loop {
             match time::timeout(LINGER / 2, messages.recv()).await {
                 Ok(Some(Message::Start(start))) => channel.start(start),
+                // Nothing before the end: the owner does not know the camera.
+                Ok(Some(Message::Item(LiveItem::End))) if channel.state.borrow().tail.is_none() => {
+                    return channel.fail(RouteError::NoSuchCamera);
+                }
                 Ok(Some(Message::Item(LiveItem::End))) => return channel.fan_out(&LiveItem::End),
                 Ok(Some(Message::Item(item))) => channel.item(&item),
                 Ok(None) => {

@@ -194,6 +194,26 @@ fn without_anonymous_access_a_viewer_is_asked_to_log_in() {
 }
 
 #[test]
+fn an_unknown_camera_and_a_range_without_footage_are_not_found() {
+    let mut daemon = Daemon::new("", &[]);
+    daemon.start();
+    for (url, words) in [
+        ("nobody", "404"),
+        ("nobody?start=2020-01-01T00:00:00Z", "404"),
+        ("../etc", "40"),
+        ("a?start=yesterday", "400"),
+    ] {
+        let out = Command::new("ffprobe")
+            .args(["-v", "error", "-rtsp_transport", "tcp", &daemon.rtsp(url)])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && text.contains(words), "{url}: {text}");
+    }
+    daemon.stop();
+}
+
+#[test]
 fn a_storage_directory_that_may_not_be_written_is_refused_with_its_remedy() {
     if rustix::process::getuid().is_root() {
         println!("skipped: root may write everywhere");

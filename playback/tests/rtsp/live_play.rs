@@ -88,7 +88,10 @@ fn a_removed_camera_says_goodbye_and_an_unknown_one_is_not_found() {
     let response = Client::connect(&server.url("window")).describe();
     assert_eq!(
         (response.status.as_u16(), &*response.reason),
-        (404, "There is no camera window")
+        (
+            404,
+            "No camera window is recorded now; what was recorded of it plays with ?start="
+        )
     );
 }
 

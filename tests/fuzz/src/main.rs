@@ -49,6 +49,16 @@ fn selected() -> Target {
     static SELECTED: OnceLock<Target> = OnceLock::new();
     *SELECTED.get_or_init(|| {
         let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
+        if name == "mkv_import" {
+            // Foreign clips go through a library that panics on some nonsense; the import catches that, so only what it lets through counts.
+            // What is asserted behind it still aborts, since it is outside of the catch.
+            let abort = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                if info.location().is_none_or(|l| !l.file().contains("matroska-demuxer") && !l.file().contains("/library/core/")) {
+                    abort(info);
+                }
+            }));
+        }
         let found = TARGETS.iter().find(|(n, _)| *n == name);
         let names = || TARGETS.iter().map(|t| t.0).collect::<Vec<_>>();
         found.map_or_else(|| panic!("FUZZ_TARGET must be one of {:?}", names()), |t| t.1)
