@@ -45,9 +45,11 @@ impl Described {
         let mut to_come = 0;
         let (mut tracks, timeline) = match resource.what {
             What::Live => {
-                let tracks = sources.hub.describe(&resource.camera).await;
-                let tracks = tracks.map_err(|e| live_failed(&resource.camera, e))?;
-                (tracks.to_vec(), None)
+                let tracks = match sources.hub.describe(&resource.camera).await {
+                    Ok(tracks) => tracks.to_vec(),
+                    Err(error) => newest_tracks(&sources.footage, &resource.camera, error).await?,
+                };
+                (tracks, None)
             }
             What::Archive(range, gaps) => {
                 let (tracks, timeline) = find_range(&sources.footage, &resource.camera, range, gaps).await?;
@@ -120,6 +122,24 @@ impl Described {
         }
         .to_string()
     }
+}
+
+/// The tracks of the newest footage, for a live URL whose camera does not send: a client may still ask for a range by UTC.
+async fn newest_tracks(
+    footage: &Footage,
+    camera: &CameraName,
+    error: LiveError,
+) -> Result<Vec<CodecParameters>, Response> {
+    let failed = |_| live_failed(camera, error);
+    let now = WallTime::from_micros(time::wall_now_micros());
+    let newest = footage.nearest(camera, now).await.map_err(failed)?;
+    let newest = newest.ok_or_else(|| live_failed(camera, error))?;
+    let range = TimeRange {
+        start: newest,
+        end: newest.offset(1),
+    };
+    let found = footage.find(camera, range, Gaps::Skip).await.map_err(failed)?;
+    Ok(found.ok_or_else(|| live_failed(camera, error))?.tracks)
 }
 
 /// How much of a range lies in the future, if its camera is sending.

@@ -301,6 +301,13 @@ impl Session {
         self.in_utc = true;
         let described = self.described.clone();
         if let Some(timeline) = &described.timeline {
+            if let Some((first, _)) = timeline.span()
+                && range.end.is_some_and(|end| end <= first)
+            {
+                return Err(reply::not_found(format!(
+                    "What this URL holds begins at {first}, behind the range that was asked for"
+                )));
+            }
             let behind = |e: WallTime| {
                 timeline
                     .span()

@@ -182,6 +182,47 @@ fn playback_of_what_is_being_recorded_joins_the_present() {
 }
 
 #[test]
+fn the_recordings_of_a_camera_that_is_gone_play_by_the_clock_on_its_live_url() {
+    let storage = Storage::new();
+    let start = now().offset(-60_000_000);
+    let mut open = storage.open("door", tracks(), start);
+    open.flush(&frames(0, 100, start));
+    open.seal();
+    let server = Server::start(&[&storage]);
+    let mut client = Client::open(&server.url("door"), false);
+    // The present cannot be had, and says so; the past can.
+    assert_eq!(client.play(None).status.as_u16(), 404);
+    let end = start.offset(4_000_000).to_clock();
+    let response = client.play(Some(&format!("clock={}-{end}", start.to_clock())));
+    assert_eq!(response.status.as_u16(), 200, "{response:?}");
+    assert_eq!(numbers(&client.until_bye()), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_range_that_ends_in_the_future_goes_on_live_and_ends_there() {
+    let storage = Storage::new();
+    let start = now().offset(-4_000_000);
+    let all = frames(0, 200, start);
+    let mut open = storage.open("door", tracks(), start);
+    open.flush(&all[..2 * 80]);
+    let server = Server::start(&[&storage]);
+    server.cameras.add("door", tracks());
+    push(&server, &all[2 * 50..2 * 100]);
+    let end = start.offset(6_000_000).to_clock();
+    let url = server.url(&format!("door?start={}&end={end}", start.to_clock()));
+    let mut client = Client::open(&url, false);
+    assert_eq!(
+        client.sdp.as_ref().unwrap().range.unwrap().to_string(),
+        "npt=0.000-6.000"
+    );
+    played(&client.play(None));
+    let mut got = until(&mut client, 95);
+    push(&server, &all[2 * 100..2 * 180]);
+    got.extend(client.until_bye());
+    assert_eq!(numbers(&got), (0..150).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_open_range_from_what_is_not_on_disk_yet_is_the_present() {
     let storage = Storage::new();
     let server = Server::start(&[&storage]);
