@@ -179,7 +179,13 @@ mod tests {
         })
         .unwrap();
         let (hold, held) = std::sync::mpsc::channel::<()>();
-        worker.post(move |_| assert!(held.recv().is_err())).unwrap();
+        let (begun_tx, begun) = std::sync::mpsc::channel();
+        let holding = move |_: &mut u32| {
+            begun_tx.send(()).unwrap();
+            assert!(held.recv().is_err());
+        };
+        worker.post(holding).unwrap();
+        begun.recv().unwrap();
         while worker.post(|_| ()).is_ok() {}
         assert!(matches!(worker.call_blocking(|_| ()), Err(WorkerError::Busy { .. })));
         drop(hold);
