@@ -248,6 +248,7 @@ fn storages(root: &mut Section<'_>, storage: &mut Vec<Storage>, errors: &mut Err
     };
     storage.clear();
     for (index, mut section) in sections.into_iter().enumerate() {
+        let named = section.has("path");
         let path = section.take("path", errors, |v| parsed(v, absolute));
         let keep_free = section.take("keep_free", errors, |v| parsed(v, size));
         let max = section.take("max", errors, |v| parsed(v, |t| or_unlimited(t, size)));
@@ -256,6 +257,7 @@ fn storages(root: &mut Section<'_>, storage: &mut Vec<Storage>, errors: &mut Err
             section.wrong("", problem, errors);
         }
         match path {
+            None if named => {}
             None => section.missing("path", "name an absolute directory", errors),
             Some(path) => {
                 if storage

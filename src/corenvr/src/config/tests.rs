@@ -32,6 +32,18 @@ fn three_mistakes_give_three_messages_with_their_lines() {
 }
 
 #[test]
+fn a_wrong_path_is_not_called_missing_too() {
+    let found = errors("[[storage]]\npath = \"relative\"\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].to_string().contains("absolute"), "{}", found[0]);
+    assert!(
+        errors("[[storage]]\nkeep_free = \"1GiB\"\n")[0]
+            .to_string()
+            .contains("missing")
+    );
+}
+
+#[test]
 fn mistakes_by_kind() {
     for (text, line, key, words) in [
         ("[shards]\ncpus = \"some\"", 2, "[shards] cpus", "\"all\""),
