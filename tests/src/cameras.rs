@@ -101,23 +101,31 @@ pub struct GstCamera {
     /// Where it listens.
     pub port: u16,
     script_args: Vec<String>,
+    login: Option<String>,
 }
 
 impl GstCamera {
     /// Serves each clip at `/WORD`.
     pub fn start(clips: &[(&str, &Path)]) -> Self {
+        Self::start_with_login(clips, None)
+    }
+
+    /// As [`Self::start`]; asks for `basic:USER:PASSWORD` or `digest:USER:PASSWORD`.
+    pub fn start_with_login(clips: &[(&str, &Path)], login: Option<&str>) -> Self {
         let port = free_port();
         let mut args = vec![port.to_string()];
         args.extend(clips.iter().map(|(mount, path)| format!("{mount}={}", path.display())));
         Self {
-            process: Self::spawn(&args),
+            process: Self::spawn(&args, login),
             port,
             script_args: args,
+            login: login.map(str::to_owned),
         }
     }
 
-    fn spawn(args: &[String]) -> Guarded {
+    fn spawn(args: &[String], login: Option<&str>) -> Guarded {
         let mut child = Command::new("/usr/bin/python3")
+            .envs(login.map(|l| ("GST_CAMERA_LOGIN", l)))
             .arg(root().join("tests/sources/gst_camera.py"))
             .args(args)
             .stdout(Stdio::piped())
@@ -140,7 +148,7 @@ impl GstCamera {
 
     /// Starts it again on the same port.
     pub fn plug_in(&mut self) {
-        self.process = Self::spawn(&self.script_args);
+        self.process = Self::spawn(&self.script_args, self.login.as_deref());
     }
 
     /// The URL of a mount.

@@ -48,6 +48,39 @@ fn wrong_cameras_say_why_and_the_right_one_records_every_frame() {
 }
 
 #[test]
+fn a_login_is_given_by_digest_and_basic_and_a_wrong_password_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = clip(dir.path(), Kind::H264Aac, 60);
+    let digest = GstCamera::start_with_login(&[("cam", &path)], Some("digest:admin:p@ss word"));
+    let basic = GstCamera::start_with_login(&[("cam", &path)], Some("basic:admin:s3cret"));
+    let url = |camera: &GstCamera, login: &str| camera.url("cam").replace("rtsp://", &format!("rtsp://{login}@"));
+    let mut daemon = Daemon::new(
+        "",
+        &[
+            Camera::new("digest", &url(&digest, "admin:p%40ss%20word"), "tcp"),
+            Camera::new("basic", &url(&basic, "admin:s3cret"), "udp"),
+            Camera::new("wrong", &url(&digest, "admin:falsch"), "tcp"),
+            Camera::new("none", &digest.url("cam"), "tcp"),
+        ],
+    );
+    daemon.start();
+    daemon.wait_sealed("digest", 2, Duration::from_secs(60));
+    daemon.wait_sealed("basic", 2, Duration::from_secs(60));
+    for name in ["wrong", "none"] {
+        wait_for("the refusal is told", Duration::from_secs(20), || {
+            shown(&daemon, name).contains("password").then_some(())
+        });
+        assert!(daemon.segments(name).is_empty());
+    }
+    let told = format!("{}{}{}", daemon.log(), shown(&daemon, "wrong"), daemon.cli(&["status"]));
+    assert!(
+        !told.contains("falsch") && !told.contains("s3cret") && !told.contains("p%40ss"),
+        "{told}"
+    );
+    daemon.stop();
+}
+
+#[test]
 fn a_configuration_with_three_mistakes_gets_three_messages() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bad.toml");
