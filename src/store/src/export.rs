@@ -168,14 +168,10 @@ fn finish(out: &mut impl Write, seal: &Seal, plan: &Seal) -> Result<(), ExportEr
     out.flush().map_err(ExportError::Output)
 }
 
-/// The time of the key frame at or before `from`; of the first key frame if there is none before; of `from` in pure sound.
+/// The time of the key frame at or before `from`; where the recording has none before, `from`, since sound may come before the first picture.
 fn start_of(first: &SegmentMeta, from: WallTime) -> WallTime {
-    let table = &first.table;
-    match table
-        .key_at_or_before(from)
-        .or_else(|| (!table.keys.is_empty()).then_some(0))
-    {
-        Some(i) => table.keys[i].time,
+    match first.table.key_at_or_before(from) {
+        Some(i) => first.table.keys[i].time,
         None => from.max(first.key.start),
     }
 }
@@ -297,8 +293,8 @@ impl Cut {
         for f in frames {
             let video = time.is_video(f.track);
             self.begun |= !self.has_video || (video && f.key && f.time >= self.from);
-            // Sound from before the first picture, and pictures that need one from before it.
-            if !self.begun || f.time < self.from {
+            // Pictures that need one from before the range.
+            if f.time < self.from || (video && !self.begun) {
                 continue;
             }
             if f.time >= self.to {

@@ -213,3 +213,25 @@ fn damage_is_exported_around_and_reported_and_a_stop_is_heeded() {
     });
     assert!(matches!(stopped, Err(ExportError::Stopped)));
 }
+
+#[test]
+fn sound_from_before_the_first_picture_of_a_recording_is_exported_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut a = Archive::open(&ArchiveOptions::new(dir.path())).unwrap();
+    // The first picture comes 60 ms after the sound.
+    let all: Vec<_> = (0..4u8)
+        .map(|i| Frame {
+            track: TrackId(1),
+            time: at(i64::from(i) * 20),
+            key: true,
+            data: payload(u64::from(i), 160),
+        })
+        .chain(stream(at(80), 2))
+        .collect();
+    record(&mut a, header(START), &all);
+    let (out, report) = run(&mut a, range(-1000, 60_000)).unwrap();
+    assert_eq!(report.frames, all.len() as u64);
+    assert_eq!(report.range.unwrap().start, START);
+    let times: Vec<_> = frames_of(&out).iter().take(5).map(|f| (f.0, f.1)).collect();
+    assert_eq!(times, [(0, 1), (20, 1), (40, 1), (60, 1), (80, 0)]);
+}
