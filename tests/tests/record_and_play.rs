@@ -1,6 +1,7 @@
 //! The main job against peers that are not our own code: GStreamer's RTSP server as the camera, ffmpeg and GStreamer as the players.
 //!
-//! What is compared is every slice and every audio byte: sent, stored, played.
+//! Slices are compared as sent, stored and played, all of them. Sound is compared byte by byte as sent and stored; what ffmpeg plays of it must
+//! be without a hole and nearly all of it, since play begins at a key frame.
 #![allow(clippy::unwrap_used)]
 
 use std::{path::Path, time::Duration};
