@@ -233,8 +233,9 @@ impl Daemon {
             }
             assert!(
                 begun.elapsed() < limit,
-                "{what}: not within {} s; there are {files:?}\n{}",
+                "{what}: not within {} s; there are {files:?}\n{}\n{}",
                 limit.as_secs(),
+                String::from_utf8_lossy(&self.try_cli(&["status"]).stdout),
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(100));

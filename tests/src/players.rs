@@ -89,7 +89,8 @@ pub fn assert_decodes(path: &Path) {
     command
         .args(["-v", "error", "-xerror", "-i"])
         .arg(path)
-        .args(["-map", "0", "-f", "null", "-"]);
+        // In the frame rate's own units two pictures 39 ms apart can fall on the same tick, which is nothing to complain about.
+        .args(["-map", "0", "-enc_time_base:v", "-1", "-f", "null", "-"]);
     let out = run(&mut command);
     let complaints = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(complaints.trim().is_empty(), "{}: {complaints}", path.display());

@@ -4,6 +4,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,14 +18,27 @@ impl Drop for Guarded {
     }
 }
 
-/// A TCP port nobody listens on at the moment, with the next one free as well.
+/// A TCP port nobody listens on at the moment, with the next two free as well.
+///
+/// Tests run as processes side by side, and the daemon's sockets share a port without complaint: the fourth port of each block stays taken
+/// for as long as this process lives, so that no other test is given the block. They lie below those the kernel gives to outgoing connections.
 pub fn free_port() -> u16 {
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if port < 65_000 && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const BLOCKS: u16 = 3_000;
+    let begin = (std::process::id() % u32::from(BLOCKS)) as u16;
+    for _ in 0..BLOCKS {
+        let block = (begin + NEXT.fetch_add(7, Ordering::Relaxed)) % BLOCKS;
+        let port = FIRST + 4 * block;
+        let Ok(mark) = TcpListener::bind(("127.0.0.1", port + 3)) else {
+            continue;
+        };
+        if (port..port + 3).all(|p| TcpListener::bind(("127.0.0.1", p)).is_ok()) {
+            std::mem::forget(mark);
             return port;
         }
     }
+    panic!("no free block of ports between {FIRST} and {}", FIRST + 4 * BLOCKS);
 }
 
 /// Waits until `ready` gives something, at most `limit`; panics with `what` otherwise.

@@ -107,7 +107,7 @@ pub struct Shards {
     threads: Vec<JoinHandle<()>>,
     stats: Vec<Arc<ShardStats>>,
     stop: Stop,
-    watching: Arc<AtomicBool>,
+    _watching: Watching,
 }
 
 impl Shards {
@@ -140,12 +140,6 @@ impl Shards {
     }
 }
 
-impl Drop for Shards {
-    fn drop(&mut self) {
-        self.watching.store(false, Ordering::Relaxed);
-    }
-}
-
 /// Rings of an executor that just ended are freed late by the kernel, so a restart can meet ENOMEM for a moment.
 const START_ATTEMPTS: u32 = 10;
 
@@ -174,19 +168,31 @@ fn make(name: &str, placement: &Placement) -> Result<LocalExecutor, String> {
     }
 }
 
+/// How often a shard proves that it is alive.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+/// A shard that was silent for this long and runs nothing is woken from outside: the flaw can meet the heartbeat too.
+const OVERSLEPT: Duration = Duration::from_millis(400);
+/// A shard that stays silent this long in spite of it is reported.
+const SILENT: Duration = Duration::from_secs(3);
+
 async fn with_guards<T>(stats: Arc<ShardStats>, main: impl Future<Output = T>) -> T {
     task::install(stats.clone());
-    // The heartbeat also bounds a known flaw of the executor: preempted before it ran anything, it may park although a task could run.
+    // The heartbeat also bounds a known flaw of the executor: preempted before it ran anything, it may park although a task could run. It has
+    // a timer of its own for that: if what it overslept was the wheel's driver, nothing in the wheel would wake it.
+    stats.nudged_by(std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    stats.beat();
+    let beating = stats.clone();
     let heartbeat = spawn(Class::Recording, "heartbeat", async move {
         loop {
-            stats.beat();
-            time::sleep(Duration::from_millis(100)).await;
+            beating.beat();
+            glommio::timer::sleep(HEARTBEAT).await;
         }
     });
     let timers = spawn(Class::Recording, "timers", time::drive());
     let result = main.await;
     timers.cancel().await;
     heartbeat.cancel().await;
+    stats.ended();
     task::uninstall();
     result
 }
@@ -252,32 +258,62 @@ where
             return Err(error);
         }
     }
-    let watching = Arc::new(AtomicBool::new(true));
-    watch(stats.clone(), watching.clone())?;
+    let watching = watch(stats.clone())?;
     Ok(Shards {
         threads,
         stats,
         stop,
-        watching,
+        _watching: watching,
     })
 }
 
-/// Reports, from outside, a shard which is stuck in one task right now: the shard itself can only report it afterwards.
-fn watch(stats: Vec<Arc<ShardStats>>, watching: Arc<AtomicBool>) -> io::Result<()> {
+/// Ends the watch when it goes.
+struct Watching(Arc<AtomicBool>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Looks at the shards from outside: wakes one that sleeps on, and reports one that is stuck in a task right now, which it could itself only
+/// report afterwards.
+fn watch(stats: Vec<Arc<ShardStats>>) -> io::Result<Watching> {
+    let watching = Watching(Arc::new(AtomicBool::new(true)));
+    let goes_on = watching.0.clone();
     std::thread::Builder::new().name("stall-watch".into()).spawn(move || {
         let mut reported = vec![Instant::now(); stats.len()];
-        while watching.load(Ordering::Relaxed) {
+        while goes_on.load(Ordering::Relaxed) {
             std::thread::sleep(STALL);
-            for (index, shard) in stats.iter().enumerate() {
-                let Some((task, held)) = shard.running() else { continue };
-                if held > STALL * 4 && reported[index].elapsed() > Duration::from_secs(1) {
-                    reported[index] = Instant::now();
-                    tracing::warn!(shard = index, %task, held_ms = held.as_millis() as u64, "shard is stalled in this task");
-                }
+            for (shard, reported) in stats.iter().zip(&mut reported) {
+                look_at(shard, reported);
             }
         }
     })?;
-    Ok(())
+    Ok(watching)
+}
+
+fn look_at(shard: &ShardStats, reported: &mut Instant) {
+    let silent = shard.silent_for();
+    let may_report = reported.elapsed() > Duration::from_secs(1);
+    match shard.running() {
+        Some((task, held)) if held > STALL * 4 && may_report => {
+            *reported = Instant::now();
+            tracing::warn!(shard = shard.name(), %task, held_ms = held.as_millis() as u64, "shard is stalled in this task");
+        }
+        None if silent > OVERSLEPT => {
+            shard.nudge();
+            if silent > SILENT && may_report {
+                *reported = Instant::now();
+                tracing::warn!(
+                    shard = shard.name(),
+                    silent_ms = silent.as_millis() as u64,
+                    "shard does not run"
+                );
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Runs `main` on an executor on the calling thread, not pinned to any CPU: for what is not on the data path.
@@ -285,6 +321,7 @@ pub fn run_control<T>(main: impl Future<Output = T>) -> Result<T, StartError> {
     probe()?;
     let executor = make("control", &Placement::Unbound).map_err(|reason| StartError::Shard { cpu: 0, reason })?;
     let stats = Arc::new(ShardStats::new("control".into()));
+    let _watching = watch(vec![stats.clone()])?;
     Ok(executor.run(with_guards(stats, main)))
 }
 
@@ -349,6 +386,28 @@ mod tests {
             burner.join().unwrap();
         }
         assert_eq!(ticks, 50);
+    }
+
+    #[test]
+    fn a_shard_that_sleeps_on_is_woken_from_outside() {
+        // Nothing is due here: neither timers nor events. Only the watch can make the main future look again.
+        let stats = Arc::new(ShardStats::new("asleep".into()));
+        stats.beat();
+        let watched = stats.clone();
+        let executor = make("asleep", &Placement::Unbound).unwrap();
+        let looks = executor.run(async move {
+            watched.nudged_by(std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+            let _watching = watch(vec![watched.clone()]).unwrap();
+            let mut looks = 0;
+            std::future::poll_fn(|_| {
+                looks += 1;
+                if looks < 5 { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            looks
+        });
+        assert_eq!(looks, 5);
+        assert!(stats.snapshot().nudges >= 4);
     }
 
     #[test]

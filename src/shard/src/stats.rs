@@ -5,6 +5,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    task::Waker,
     time::Duration,
 };
 
@@ -30,6 +31,8 @@ pub struct ShardStats {
     /// When that poll began, in process microseconds.
     running_since_us: AtomicU64,
     heartbeat_us: AtomicU64,
+    heartbeat: Mutex<Option<Waker>>,
+    nudges: AtomicU64,
     thread_cpu_us: AtomicU64,
     stalls: AtomicU64,
     stall_max_us: AtomicU64,
@@ -64,6 +67,8 @@ pub struct StatsSnapshot {
     pub panics: u64,
     /// How long ago the shard last proved that it is alive (every 100 ms when healthy).
     pub silent_for: Duration,
+    /// How often it had to be woken from outside because it slept on.
+    pub nudges: u64,
     /// The task that is running right now and for how long.
     pub running: Option<(String, Duration)>,
     /// Per class.
@@ -80,14 +85,14 @@ impl ShardStats {
 
     /// Reads all counters.
     pub fn snapshot(&self) -> StatsSnapshot {
-        let now = process_micros();
         StatsSnapshot {
             name: self.name.clone(),
             cpu: Duration::from_micros(self.thread_cpu_us.load(Relaxed)),
             stalls: self.stalls.load(Relaxed),
             stall_max: Duration::from_micros(self.stall_max_us.load(Relaxed)),
             panics: self.panics.load(Relaxed),
-            silent_for: Duration::from_micros(now.saturating_sub(self.heartbeat_us.load(Relaxed))),
+            silent_for: self.silent_for(),
+            nudges: self.nudges.load(Relaxed),
             running: self.running(),
             classes: Class::ALL
                 .iter()
@@ -149,6 +154,36 @@ impl ShardStats {
 
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// Since the last sign of life; zero before the first one and after the end.
+    pub(crate) fn silent_for(&self) -> Duration {
+        match self.heartbeat_us.load(Relaxed) {
+            0 => Duration::ZERO,
+            last => Duration::from_micros(process_micros().saturating_sub(last)),
+        }
+    }
+
+    /// From here on its silence means nothing.
+    pub(crate) fn ended(&self) {
+        self.heartbeat_us.store(0, Relaxed);
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The waker of a task of this shard, for [`Self::nudge`].
+    pub(crate) fn nudged_by(&self, waker: Waker) {
+        *self.heartbeat.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(waker);
+    }
+
+    /// Wakes the shard from another thread. The executor learns of that by an event of the kernel even if the task is already due.
+    pub(crate) fn nudge(&self) {
+        self.nudges.fetch_add(1, Relaxed);
+        if let Some(waker) = &*self.heartbeat.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            waker.wake_by_ref();
+        }
     }
 
     pub(crate) fn beat(&self) {
