@@ -95,6 +95,9 @@ def text():
     put("rtcp", "sr-sdes-bye", bytes.fromhex(
         "81c8000c11223344e000000080000000000000010000001000002000000000010100000000000001000000a00000000000000000"
         "81ca000311223344010361626300000081cb000111223344"))
+    put("disposable", "h264_b", bytes.fromhex("00 0000000209f0 00000003019a22"))
+    put("disposable", "h264_p", bytes.fromhex("00 00000003419a22"))
+    put("disposable", "h265_b", bytes.fromhex("01 00000003460150 000000040001e080"))
 
 
 def units(path, codec):

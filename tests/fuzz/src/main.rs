@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use corenvr_proto::{rtp::fuzzing as rtp, rtsp::fuzzing as rtsp};
+use corenvr_proto::{bitstream::fuzzing as bitstream, rtp::fuzzing as rtp, rtsp::fuzzing as rtsp};
 use corenvr_store::fuzzing as store;
 use libfuzzer_sys::fuzz_target;
 
@@ -28,6 +28,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("jpeg", rtp::jpeg),
     ("av1", rtp::av1),
     ("sound", rtp::sound),
+    ("disposable", bitstream::disposable),
     ("mkv_header", store::header),
     ("mkv_cluster", store::cluster),
     ("mkv_recover", store::recover),

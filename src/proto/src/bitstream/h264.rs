@@ -19,6 +19,7 @@ pub mod kind {
     pub const SPS: u8 = 7;
     pub const PPS: u8 = 8;
     pub const DELIMITER: u8 = 9;
+    pub const FILLER: u8 = 12;
 }
 
 /// The longest parameter set that is read, in bytes; the rest of a longer one is ignored.

@@ -24,6 +24,7 @@ pub mod kind {
     pub const PPS: u8 = 34;
     pub const DELIMITER: u8 = 35;
     pub const SEI_PREFIX: u8 = 39;
+    pub const SEI_SUFFIX: u8 = 40;
 }
 
 /// The longest parameter set that is read, in bytes; the rest of a longer one is ignored.

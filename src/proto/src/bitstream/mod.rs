@@ -5,6 +5,8 @@
 pub mod aac;
 pub mod av1;
 mod bits;
+mod depend;
+pub mod fuzzing;
 pub mod h264;
 pub mod h265;
 pub mod jpeg;
@@ -12,6 +14,7 @@ pub mod nal;
 pub mod opus;
 
 pub(crate) use bits::BitReader;
+pub use depend::is_disposable;
 
 /// A fraction in lowest terms; `None` if either part is 0.
 pub(crate) fn reduced(numerator: u32, denominator: u32) -> Option<(u32, u32)> {
