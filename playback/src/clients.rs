@@ -16,6 +16,8 @@ pub struct Client {
     pub agent: &'static str,
     /// How it starts.
     pub burst: Burst,
+    /// So many pictures come at once besides, however long they are shown: what it looks at before it shows anything.
+    pub burst_pictures: u32,
     /// Play without a Range goes on from a key frame at least this far back: it drops what it had buffered at a pause.
     pub resume_back_micros: i64,
     /// It takes a Scale or Speed in the reply for an order to change its own clock as well.
@@ -26,6 +28,7 @@ pub struct Client {
 const OTHER: Client = Client {
     agent: "",
     burst: Burst::Micros(300_000),
+    burst_pictures: 0,
     resume_back_micros: 0,
     silent_about_rate: false,
 };
@@ -36,12 +39,14 @@ const TABLE: [Client; 4] = [
     Client {
         agent: "libmpv",
         burst: Burst::UnpacedOverTcp(2_000_000),
+        burst_pictures: 30,
         ..OTHER
     },
-    // Probes the first two seconds (30 frames) before it shows anything.
+    // Probes the first two seconds, and 30 pictures where those are few, before it shows anything.
     Client {
         agent: "Lavf",
         burst: Burst::Micros(2_000_000),
+        burst_pictures: 30,
         ..OTHER
     },
     Client {

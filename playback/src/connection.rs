@@ -199,14 +199,11 @@ impl Conversation {
 
     /// The answer, and the session that is to be sent afterwards.
     async fn request(&mut self, incoming: &Incoming) -> Result<(Response, Option<SessionId>), Refusal> {
-        if incoming.onvif_replay {
-            return Err(reply::unsupported("onvif-replay").into());
-        }
         let response = match &incoming.action {
             server::Action::Options { .. } => reply::options(),
             server::Action::Describe { uri } => {
                 let described = self.describe(incoming, uri).await?;
-                let sdp = described.sdp(self.local.ip());
+                let sdp = described.sdp(self.local.ip(), incoming.onvif_replay);
                 reply::describe(&described.resource.url, sdp)
             }
             server::Action::Setup {
@@ -217,7 +214,7 @@ impl Conversation {
             server::Action::Play(play) => {
                 let shared = self.shared.clone();
                 let session = self.session(&play.session)?;
-                match session.play(&shared, play).await {
+                match session.play(&shared, play, incoming.cseq, incoming.onvif_replay).await {
                     Ok(answer) => return Ok((reply::play(&play.session, &answer), Some(play.session.clone()))),
                     Err(response) => response,
                 }
@@ -245,10 +242,10 @@ impl Conversation {
 
     fn resource(&self, incoming: &Incoming, uri: &RequestUri) -> Result<Resource, Refusal> {
         let now = WallTime::from_micros(time::wall_now_micros());
-        let resource = Resource::parse(uri, now)?;
+        let resource = Resource::parse(uri, now, &self.shared.config.channels)?;
         let action = match resource.what {
             What::Live => Action::Live,
-            What::Archive(..) => Action::Playback,
+            What::Archive(..) | What::Still(..) | What::Replay => Action::Playback,
         };
         match self
             .shared
@@ -263,7 +260,7 @@ impl Conversation {
 
     async fn describe(&mut self, incoming: &Incoming, uri: &RequestUri) -> Result<Rc<Described>, Refusal> {
         let resource = self.resource(incoming, uri)?;
-        let described = Described::find(&self.shared.sources, resource).await?;
+        let described = Described::find(&self.shared.sources, resource, incoming.onvif_replay).await?;
         self.described = Some(described.clone());
         Ok(described)
     }
@@ -369,9 +366,9 @@ impl Conversation {
             agent: incoming.user_agent.chars().take(AGENT_LEN_MAX).collect(),
             user: asker.user.clone(),
             camera: described.resource.camera.clone(),
-            kind: match described.timeline {
-                None => SessionKind::Live,
-                Some(_) => SessionKind::Archive,
+            kind: match described.resource.what {
+                What::Live => SessionKind::Live,
+                What::Archive(..) | What::Still(..) | What::Replay => SessionKind::Archive,
             },
             transport: match lower {
                 Lower::Tcp => "tcp",
@@ -387,7 +384,9 @@ impl Conversation {
 
     async fn teardown(&mut self, uri: &RequestUri, id: &SessionId) -> Result<Response, Refusal> {
         let now = WallTime::from_micros(time::wall_now_micros());
-        let track = Resource::parse(uri, now).ok().and_then(|r| r.track);
+        let track = Resource::parse(uri, now, &self.shared.config.channels)
+            .ok()
+            .and_then(|r| r.track);
         let empty = match track {
             Some(track) => self.session(id)?.remove_track(track).await?,
             None => true,

@@ -7,7 +7,7 @@ use corenvr_media::{CameraName, CodecParameters, TimeRange, WallTime};
 use corenvr_proto::{
     format::MediaFormat,
     rtp::packetize::sdp_format,
-    rtsp::{RequestUri, Response, StatusCode, server::reply},
+    rtsp::{RequestUri, Response, server::reply},
     sdp::{DescribedMedia, Description},
 };
 
@@ -15,10 +15,12 @@ use corenvr_shard::time;
 
 use crate::{
     feed::Sources,
-    footage::{Footage, FootageError},
+    footage::Footage,
     live::LiveError,
-    plan::{Gaps, Npt, Timeline},
+    lookup::{find_range, live_failed},
+    plan::{Direction, Gaps, Npt, Timeline},
     resource::{Resource, What, track_name},
+    still,
 };
 
 /// Payload type of the first track; the next ones follow. Sound with a static type keeps that.
@@ -33,17 +35,32 @@ pub struct Described {
     pub tracks: Rc<[CodecParameters]>,
     /// How RTP carries them.
     pub formats: Vec<MediaFormat>,
-    /// Where the footage lies; `None` for live.
+    /// Where the footage lies; `None` where it is not fixed by the URL: live, ONVIF replay, one frame.
     pub timeline: Option<Timeline>,
     /// How much of the range is still to come, in microseconds of normal play time behind the timeline: played live.
     pub to_come: i64,
+    /// For clients of ONVIF: the first and the last moment.
+    span: Option<TimeRange>,
+    /// How long a single frame is shown, in microseconds.
+    still: Option<i64>,
 }
 
 impl Described {
-    /// Finds out. The error is the answer to the request.
-    pub async fn find(sources: &Sources, resource: Resource) -> Result<Rc<Self>, Response> {
+    /// Finds out. The error is the answer to the request. `onvif`: for a client that asks by ONVIF's rules.
+    pub async fn find(sources: &Rc<Sources>, resource: Resource, onvif: bool) -> Result<Rc<Self>, Response> {
         let mut to_come = 0;
+        let mut still = None;
         let (mut tracks, timeline) = match resource.what {
+            What::Replay => (
+                newest_tracks(&sources.footage, &resource.camera, LiveError::NoSuchCamera).await?,
+                None,
+            ),
+            What::Still(at, direction) => {
+                let found = still::neighbour(sources, &resource.camera, at, direction).await?;
+                let (_, found) = found.ok_or_else(|| no_neighbour(&resource.camera, at, direction))?;
+                still = Some(found.lasts_micros);
+                (found.tracks.to_vec(), None)
+            }
             What::Live => {
                 let tracks = match sources.hub.describe(&resource.camera).await {
                     Ok(tracks) => tracks.to_vec(),
@@ -53,7 +70,8 @@ impl Described {
             }
             What::Archive(range, gaps) => {
                 let (tracks, timeline) = find_range(&sources.footage, &resource.camera, range, gaps).await?;
-                if resource.end_given {
+                // A virtual clip has an end that is known.
+                if resource.end_given && resource.rate.is_none() {
                     to_come = still_to_come(sources, &resource.camera, range, &timeline).await;
                 }
                 (tracks, Some(timeline))
@@ -66,6 +84,11 @@ impl Described {
         if tracks.is_empty() {
             return Err(reply::not_found("Without sound nothing is left of this recording"));
         }
+        let span = match &timeline {
+            Some(timeline) => timeline.span().map(|(start, end)| TimeRange { start, end }),
+            None if onvif || resource.what == What::Replay => span(&sources.footage, &resource.camera).await,
+            None => None,
+        };
         let formats = (PAYLOAD_TYPE..).zip(&tracks).map(|(pt, t)| sdp_format(t, pt)).collect();
         Ok(Rc::new(Self {
             resource: Resource {
@@ -76,12 +99,39 @@ impl Described {
             formats,
             timeline,
             to_come,
+            span,
+            still,
         }))
     }
 
-    /// The length of the presentation; `None` for live.
+    /// The length of the presentation, in its own time; `None` for live.
     pub fn length(&self) -> Option<Npt> {
-        Some(self.timeline.as_ref()?.len().offset(self.to_come))
+        let whole = self.timeline.as_ref()?.len().offset(self.to_come);
+        let rate = self.resource.rate.map_or(1.0, f64::abs);
+        Some(Npt((whole.0 as f64 / rate) as i64))
+    }
+
+    /// A position of the footage in the time of a virtual clip, which runs at its own rate, and from the end if that is negative.
+    pub fn clip_time(&self, footage: Npt) -> Npt {
+        match (self.resource.rate, &self.timeline) {
+            (Some(rate), Some(timeline)) => {
+                let from = if rate < 0.0 { timeline.len() } else { Npt::ZERO };
+                Npt((footage.micros_since(from) as f64 / rate).round() as i64)
+            }
+            _ => footage,
+        }
+    }
+
+    /// The inverse of [`Self::clip_time`].
+    pub fn footage_time(&self, clip: Npt) -> Npt {
+        match (self.resource.rate, &self.timeline) {
+            (Some(rate), Some(timeline)) => {
+                let from = if rate < 0.0 { timeline.len() } else { Npt::ZERO };
+                let npt = from.offset((clip.0 as f64 * rate).round() as i64);
+                npt.clamp(Npt::ZERO, timeline.len())
+            }
+            _ => clip,
+        }
     }
 
     /// The control URL of a track: in the path, before the query, which is where players look for it.
@@ -92,9 +142,12 @@ impl Described {
         )
     }
 
-    /// The description for players.
-    pub fn sdp(&self, origin: IpAddr) -> String {
-        let length = self.length().map(|n| Duration::from_micros(n.0.max(0) as u64));
+    /// The description for players; for clients of ONVIF with a range of UTC and track references instead.
+    pub fn sdp(&self, origin: IpAddr, onvif: bool) -> String {
+        let onvif = onvif || self.resource.what == What::Replay;
+        let length = self.length().or(self.still.map(Npt)).filter(|_| !onvif);
+        let length = length.map(|n| Duration::from_micros(n.0.max(0) as u64));
+        let clock = self.span.filter(|_| onvif);
         let first = self
             .timeline
             .as_ref()
@@ -107,12 +160,12 @@ impl Described {
             version: first,
             control: self.resource.url.clone(),
             length,
-            clock: None,
+            clock,
             media: media
                 .map(|(index, (format, track))| DescribedMedia {
                     format: format.clone(),
                     control: self.track_url(index),
-                    onvif_track: None,
+                    onvif_track: onvif.then(|| onvif_track(index, track)),
                     frame_rate: match track {
                         CodecParameters::Video(v) => v.frame_rate,
                         CodecParameters::Audio(_) => None,
@@ -122,6 +175,31 @@ impl Described {
         }
         .to_string()
     }
+}
+
+/// ONVIF's name of a track.
+fn onvif_track(index: usize, track: &CodecParameters) -> String {
+    let kind = if track.is_video() { "VIDEO" } else { "AUDIO" };
+    format!("{kind}{:03}", index + 1)
+}
+
+/// The first and the last moment that there is footage of, as far as the archive answers.
+async fn span(footage: &Footage, camera: &CameraName) -> Option<TimeRange> {
+    let now = WallTime::from_micros(time::wall_now_micros());
+    let first = footage.nearest(camera, WallTime::MIN).await.ok()??;
+    let last = footage.nearest(camera, now).await.ok()??;
+    Some(TimeRange {
+        start: first,
+        end: last.max(first),
+    })
+}
+
+fn no_neighbour(camera: &CameraName, at: WallTime, direction: Direction) -> Response {
+    let which = match direction {
+        Direction::Forward => "after",
+        Direction::Backward => "before",
+    };
+    reply::not_found(format!("There is no frame of {camera} {which} {at}"))
 }
 
 /// The tracks of the newest footage, for a live URL whose camera does not send: a client may still ask for a range by UTC.
@@ -157,56 +235,4 @@ fn one_of_each_kind(tracks: &mut Vec<CodecParameters>) {
     let first = |video| tracks.iter().find(|t| t.is_video() == video).cloned();
     let kept = [first(true), first(false)];
     *tracks = kept.into_iter().flatten().collect();
-}
-
-/// The tracks and the timeline of a range, or 404 with the nearest footage.
-pub async fn find_range(
-    footage: &Footage,
-    camera: &CameraName,
-    range: TimeRange,
-    gaps: Gaps,
-) -> Result<(Vec<CodecParameters>, Timeline), Response> {
-    match footage.find(camera, range, gaps).await {
-        Ok(Some(found)) => Ok((found.tracks, found.timeline)),
-        Ok(None) => Err(nothing_there(footage, camera, range).await),
-        Err(error) => Err(archive_failed(camera, &error)),
-    }
-}
-
-async fn nothing_there(footage: &Footage, camera: &CameraName, range: TimeRange) -> Response {
-    match footage.nearest(camera, range.start).await {
-        Ok(Some(nearest)) => reply::not_found(format!(
-            "No footage of {camera} from {} to {}; the nearest is at {}",
-            shown(range.start),
-            shown(range.end),
-            shown(nearest)
-        )),
-        Ok(None) => reply::not_found(format!("There is no footage of a camera {camera}")),
-        Err(error) => archive_failed(camera, &error),
-    }
-}
-
-fn shown(t: WallTime) -> String {
-    t.to_string()
-}
-
-/// The archive does not answer: 503.
-pub fn archive_failed(camera: &CameraName, error: &FootageError) -> Response {
-    tracing::warn!(%camera, %error, "the archive does not answer");
-    Response::new(StatusCode::SERVICE_UNAVAILABLE).because("The archive does not answer; see the log of the recorder")
-}
-
-/// What a live stream that cannot be had is answered with.
-pub fn live_failed(camera: &CameraName, error: LiveError) -> Response {
-    match error {
-        LiveError::NoSuchCamera => reply::not_found(format!(
-            "No camera {camera} is recorded now; what was recorded of it plays with ?start="
-        )),
-        LiveError::Silent => Response::new(StatusCode::SERVICE_UNAVAILABLE).because(format!(
-            "The camera {camera} is not sending; its recordings can be played with ?start="
-        )),
-        LiveError::Busy => {
-            Response::new(StatusCode::SERVICE_UNAVAILABLE).because(format!("The recorder of {camera} is overloaded"))
-        }
-    }
 }

@@ -1,32 +1,52 @@
-//! Frames in order, from the archive, from the live edge, or from the one into the other.
+//! Frames in the order of a plan, from the archive, from the live edge, or from the one into the other.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+mod archive;
+mod live;
 
-use corenvr_media::{CameraName, CodecParameters, Frame, WallTime};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
+
+use corenvr_media::{CameraName, CodecParameters, Frame, TrackId, WallTime};
+use corenvr_proto::bitstream::is_disposable;
 use corenvr_shard::time;
-use corenvr_store::live::LiveItem;
 
+use self::{archive::FromArchive, live::FromLive};
 use crate::{
     footage::Footage,
-    live::{LiveError, LiveHub, Viewer, position_of},
-    plan::{Npt, Plan, Step},
-    reader::{ClusterError, Files, Reader},
-    stats::{PlaybackStats, count},
+    live::{LiveError, LiveHub},
+    plan::{Before, Found, Mark, Marker, Npt, Order, Plan, Step, Timed, Timeline},
+    reader::{Files, Reader},
+    stats::PlaybackStats,
 };
 
-/// How long a live viewer waits for the next frame before the session is told that it ends.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// How often the seam from the archive to the live edge is looked for, and the pause between.
-const SEAM_ATTEMPTS: u32 = 25;
-const SEAM_PAUSE: Duration = Duration::from_millis(200);
-/// How far behind the end of a range a live feed looks for pictures that are shown before it.
-const REORDER_MICROS_MAX: i64 = 500_000;
+/// A frame of a described track, to be sent.
+#[derive(Debug, Clone)]
+pub struct Shot {
+    /// Which of the described tracks.
+    pub track: usize,
+    /// The frame.
+    pub frame: Frame,
+    /// When it is shown.
+    pub npt: Npt,
+    /// When it has to be with the client; later frames may be shown before it.
+    pub pace: Npt,
+    /// It does not continue what came before it.
+    pub cut: bool,
+    /// What ONVIF's extension says of it, if that is wanted.
+    pub mark: Option<Mark>,
+}
 
 /// What a feed gives.
 #[derive(Debug)]
 pub enum Item {
-    /// Send this frame of a described track.
-    Frame(usize, Frame, Npt),
+    /// Send this.
+    Shot(Shot),
+    /// From here on frames come as they happen.
+    Joined {
+        /// The first of them, if it is there already.
+        start: (Npt, WallTime),
+        /// The newest position that has happened already.
+        backlog_end: Option<Npt>,
+    },
     /// From the next frame on, key frames of a described track belong to these parameters.
     Parameters(usize, CodecParameters),
     /// Nothing follows.
@@ -38,6 +58,8 @@ pub enum Item {
 pub enum Ending {
     /// The range is done.
     Range,
+    /// The one frame that was asked for is sent; the session is paused at it.
+    Still,
     /// The footage goes on with a codec that was not described.
     Codec,
     /// The camera is gone or has been silent for long.
@@ -50,7 +72,7 @@ impl Ending {
     /// What BYE says.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::Range => "end of the range",
+            Self::Range | Self::Still => "end of the range",
             Self::Codec => "the footage goes on with another codec",
             Self::Camera => "the camera is not sending",
             Self::Archive => "the archive does not answer",
@@ -117,34 +139,32 @@ pub struct Feed {
     sources: Rc<Sources>,
     camera: CameraName,
     tracks: TrackMap,
-    /// Changes that come before anything else.
-    changes: Vec<Item>,
+    /// What comes before anything else.
+    queue: VecDeque<Item>,
     from: From,
+    /// Pictures that nothing depends on are left out.
+    only_needed: bool,
+    /// Says what frames are to their neighbours, if that is wanted.
+    marker: Option<Marker>,
+    /// Marks are wanted, and the next live frame is the first one.
+    first_live: bool,
 }
 
 enum From {
     Archive(Box<FromArchive>),
     Live(FromLive),
+    Still(Box<FromStill>),
 }
 
-struct FromArchive {
-    plan: Plan,
-    reader: Reader,
-    /// At the end of what is recorded, go on with the present until this position.
-    joins_live: Option<Npt>,
-    /// The last frame given, by which the seam is found.
-    last: Option<(Frame, Npt)>,
-    seam_attempts: u32,
-    reported: bool,
-}
-
-struct FromLive {
-    viewer: Viewer,
-    backlog: std::vec::IntoIter<Frame>,
-    /// A moment and its position.
-    origin: (WallTime, Npt),
-    /// Frames from this position on are not wanted.
-    until: Npt,
+/// One displayed frame.
+struct FromStill {
+    timeline: Timeline,
+    frames: std::vec::IntoIter<Timed>,
+    tracks: Arc<[CodecParameters]>,
+    announced: bool,
+    at: (Npt, WallTime),
+    lasts_micros: i64,
+    ending: Ending,
 }
 
 impl Feed {
@@ -156,7 +176,7 @@ impl Feed {
         plan: Plan,
         joins_live: Option<Npt>,
     ) -> Self {
-        let reader = Reader::new(sources.files.clone());
+        let reader = Reader::new(sources.files.clone(), sources.stats.clone());
         Self::new(
             sources,
             camera,
@@ -170,6 +190,40 @@ impl Feed {
                 reported: false,
             })),
         )
+    }
+
+    /// One displayed frame of `timeline`. `ending` says how that ends.
+    pub fn still(
+        sources: Rc<Sources>,
+        camera: CameraName,
+        described: Rc<[CodecParameters]>,
+        timeline: Timeline,
+        found: Found,
+        ending: Ending,
+    ) -> Self {
+        let still = FromStill {
+            timeline,
+            frames: found.frames.into_iter(),
+            tracks: found.tracks,
+            announced: false,
+            at: (found.npt, found.wall),
+            lasts_micros: found.lasts_micros,
+            ending,
+        };
+        Self::new(sources, camera, described, From::Still(Box::new(still)))
+    }
+
+    /// Leaves out the pictures that nothing depends on.
+    pub const fn only_needed(mut self) -> Self {
+        self.only_needed = true;
+        self
+    }
+
+    /// Marks every frame.
+    pub fn marked(mut self) -> Self {
+        self.marker = Some(Marker::default());
+        self.first_live = true;
+        self
     }
 
     /// Plays the present; its first frame is at `npt`.
@@ -203,15 +257,20 @@ impl Feed {
                 described,
                 map: Vec::new(),
             },
-            changes: Vec::new(),
+            queue: VecDeque::new(),
             from,
+            only_needed: false,
+            marker: None,
+            first_live: false,
         }
     }
 
     /// Where play really starts; `None` if there is nothing to play. To be asked before the first [`Self::next`].
     pub async fn start(&mut self) -> Result<Option<(Npt, WallTime)>, Ending> {
-        let From::Archive(from) = &mut self.from else {
-            return Ok(self.live_origin());
+        let from = match &mut self.from {
+            From::Archive(from) => from,
+            From::Live(live) => return Ok(Some((live.origin.1, live.origin.0))),
+            From::Still(still) => return Ok(Some(still.at)),
         };
         loop {
             if let Some(start) = from.plan.start() {
@@ -233,31 +292,19 @@ impl Feed {
 
     /// Whether what plays first has the codecs that were described; known after [`Self::start`].
     pub fn fits(&self) -> bool {
+        let follows = |tracks: &[CodecParameters]| self.tracks.clone().follow(tracks).is_some();
         match &self.from {
-            From::Archive(from) => from
-                .plan
-                .tracks()
-                .is_none_or(|tracks| self.tracks.clone().follow(tracks).is_some()),
+            From::Archive(from) => from.plan.tracks().is_none_or(follows),
+            From::Still(still) => follows(&still.tracks),
             From::Live(_) => true,
-        }
-    }
-
-    /// The first moment of a live feed and its position.
-    fn live_origin(&self) -> Option<(Npt, WallTime)> {
-        match &self.from {
-            From::Live(live) => Some((live.origin.1, live.origin.0)),
-            From::Archive(_) => None,
         }
     }
 
     /// The newest position of a live feed's backlog: what is before it has happened already.
     pub fn backlog_end(&self) -> Option<Npt> {
         match &self.from {
-            From::Live(live) => {
-                let last = live.backlog.as_slice().iter().map(|f| f.time).max()?;
-                Some(live.npt(last))
-            }
-            From::Archive(_) => None,
+            From::Live(live) => live.backlog_end(),
+            From::Archive(_) | From::Still(_) => None,
         }
     }
 
@@ -269,6 +316,15 @@ impl Feed {
                 until => until.filter(|u| u.0 < i64::MAX),
             },
             From::Live(live) => Some(live.until).filter(|u| u.0 < i64::MAX),
+            From::Still(still) => Some(still.at.0.offset(still.lasts_micros)),
+        }
+    }
+
+    /// The order of an archive's frames.
+    pub fn order(&self) -> Option<Order> {
+        match &self.from {
+            From::Archive(from) => Some(from.plan.order()),
+            From::Live(_) | From::Still(_) => None,
         }
     }
 
@@ -284,6 +340,7 @@ impl Feed {
                 }
             }
             From::Live(live) => Some(live.origin.0.offset(npt.micros_since(live.origin.1))),
+            From::Still(still) => still.timeline.at(npt).map(|(_, t)| t),
         }
     }
 
@@ -296,202 +353,124 @@ impl Feed {
     pub fn take_skipped(&self) -> u64 {
         match &self.from {
             From::Live(live) => live.viewer.take_skipped(),
-            From::Archive(_) => 0,
+            From::Archive(_) | From::Still(_) => 0,
         }
     }
 
     /// The next thing to do. Cancel safe.
     pub async fn next(&mut self) -> Item {
         loop {
-            if !self.changes.is_empty() {
-                return self.changes.remove(0);
+            if let Some(item) = self.queue.pop_front() {
+                return item;
             }
             let step = match &mut self.from {
                 From::Archive(from) => from.step(&self.sources, &self.camera).await,
                 From::Live(live) => live.step().await,
+                From::Still(still) => still.step(),
             };
             match step {
                 Next::Tracks(tracks) => self.follow(&tracks),
-                Next::Frame(frame, npt) => {
-                    if let Some(track) = self.tracks.of(&frame) {
-                        return Item::Frame(track, frame, npt);
-                    }
-                }
+                Next::Frame(timed) => self.give(timed),
                 Next::Join(live, tracks) => {
+                    self.release(false, false);
+                    let start = live.backlog.as_slice().first().map(|f| (live.npt(f.time), f.time));
+                    self.queue.push_back(Item::Joined {
+                        start: start.unwrap_or((live.origin.1, live.origin.0)),
+                        backlog_end: live.backlog_end(),
+                    });
                     self.from = From::Live(live);
                     self.follow(&tracks);
                 }
-                Next::End(ending) => return Item::End(ending),
+                Next::End(ending) => {
+                    let footage_ends = match &self.from {
+                        From::Archive(from) => from.plan.footage_ends(),
+                        From::Live(_) | From::Still(_) => false,
+                    };
+                    self.release(footage_ends, true);
+                    self.queue.push_back(Item::End(ending));
+                }
             }
         }
     }
 
+    fn give(&mut self, mut timed: Timed) {
+        let Some(track) = self.tracks.of(&timed.frame) else {
+            return;
+        };
+        let video = match &self.tracks.described[track] {
+            CodecParameters::Video(v) => Some(v.codec),
+            CodecParameters::Audio(_) => None,
+        };
+        if self.only_needed && video.is_some_and(|codec| is_disposable(codec, &timed.frame.data)) {
+            return;
+        }
+        timed.frame.track = TrackId(track as u8);
+        let Some(marker) = &mut self.marker else {
+            self.queue.push_back(Item::Shot(shot(timed, None)));
+            return;
+        };
+        if matches!(self.from, From::Live(_)) {
+            // The present has no neighbour yet to be compared with.
+            let mark = Mark {
+                clean: video.is_none() || timed.frame.key,
+                section_end: false,
+                discontinuity: std::mem::take(&mut self.first_live),
+                terminal: false,
+            };
+            self.queue.push_back(Item::Shot(shot(timed, Some(mark))));
+            return;
+        }
+        self.first_live = false;
+        let known = marker.push(timed, video.is_some());
+        let known = known.into_iter().chain(std::iter::from_fn(|| marker.pop()));
+        self.queue.extend(known.map(|(t, m)| Item::Shot(shot(t, Some(m)))));
+    }
+
+    /// Gives what waited for its neighbour.
+    fn release(&mut self, footage_ends: bool, terminal: bool) {
+        let Some(marker) = &mut self.marker else { return };
+        for (timed, mut mark) in marker.finish(footage_ends) {
+            mark.terminal &= terminal;
+            self.queue.push_back(Item::Shot(shot(timed, Some(mark))));
+        }
+    }
+
     fn follow(&mut self, tracks: &[CodecParameters]) {
-        self.changes = self.tracks.follow(tracks).unwrap_or_else(|| {
+        if let Some(changes) = self.tracks.follow(tracks) {
+            self.queue.extend(changes);
+        } else {
             tracing::info!(camera = %self.camera, "the codec changes inside a range: playing ends there");
-            vec![Item::End(Ending::Codec)]
-        });
+            self.release(false, true);
+            self.queue.push_back(Item::End(Ending::Codec));
+        }
+    }
+}
+
+fn shot(timed: Timed, mark: Option<Mark>) -> Shot {
+    Shot {
+        track: usize::from(timed.frame.track.0),
+        npt: timed.npt,
+        pace: timed.pace,
+        cut: timed.before == Before::Cut,
+        frame: timed.frame,
+        mark,
+    }
+}
+
+impl FromStill {
+    fn step(&mut self) -> Next {
+        if !std::mem::replace(&mut self.announced, true) {
+            return Next::Tracks(self.tracks.clone());
+        }
+        self.frames.next().map_or(Next::End(self.ending), Next::Frame)
     }
 }
 
 enum Next {
     Tracks(Arc<[CodecParameters]>),
-    Frame(Frame, Npt),
+    Frame(Timed),
     Join(FromLive, Arc<[CodecParameters]>),
     End(Ending),
-}
-
-impl FromArchive {
-    async fn step(&mut self, sources: &Sources, camera: &CameraName) -> Next {
-        loop {
-            match self.plan.poll() {
-                Step::Frame(timed) => {
-                    if self.joins_live.is_some() {
-                        self.last = Some((timed.frame.clone(), timed.npt));
-                    }
-                    return Next::Frame(timed.frame, timed.npt);
-                }
-                Step::Tracks(tracks) => return Next::Tracks(tracks),
-                Step::Locate(piece) => match sources.footage.locate(camera, piece).await {
-                    Ok(Some(meta)) => self.plan.located(meta),
-                    Ok(None) => {
-                        tracing::info!(%camera, segment = %piece.segment, "a segment is gone: playing goes on behind it");
-                        count(&sources.stats.counters.unreadable);
-                        self.plan.vanished();
-                    }
-                    Err(error) => {
-                        tracing::warn!(%camera, %error, "the archive does not answer");
-                        return Next::End(Ending::Archive);
-                    }
-                },
-                Step::Read(at) => match self.reader.cluster(&at).await {
-                    Ok(frames) => {
-                        self.plan.cluster(frames);
-                        if let Some(ahead) = self.plan.ahead() {
-                            self.reader.prefetch(ahead);
-                        }
-                    }
-                    Err(error) => self.lost(sources, camera, &error).await,
-                },
-                Step::End if self.joins_live.is_some_and(|until| self.plan.timeline().len() < until) => {
-                    if let Some(next) = self.beyond(sources, camera).await {
-                        return next;
-                    }
-                }
-                Step::End => return Next::End(Ending::Range),
-            }
-        }
-    }
-
-    /// A cluster could not be read. The file may have got its final name since it was located.
-    async fn lost(&mut self, sources: &Sources, camera: &CameraName, error: &ClusterError) {
-        if let ClusterError::Io(e) = error
-            && e.kind() == io::ErrorKind::NotFound
-            && let Some(piece) = self.plan.current()
-        {
-            let moved = sources.footage.locate(camera, piece).await.ok().flatten();
-            if moved.is_some_and(|meta| self.plan.relocated(meta)) {
-                return;
-            }
-            self.plan.vanished();
-        } else {
-            self.plan.cluster_lost();
-        }
-        count(&sources.stats.counters.unreadable);
-        if !std::mem::replace(&mut self.reported, true) {
-            tracing::warn!(%camera, %error, "footage cannot be read: playing goes on behind it");
-        }
-    }
-
-    /// The end of what was recorded when this was looked up last: there may be more by now, or the live edge is reached.
-    async fn beyond(&mut self, sources: &Sources, camera: &CameraName) -> Option<Next> {
-        let now = WallTime::from_micros(time::wall_now_micros());
-        let last_piece = *self.plan.timeline().pieces().last()?;
-        match sources.footage.newer(camera, last_piece, now).await {
-            Ok(latest) if self.plan.grow(&latest) => {
-                self.seam_attempts = 0;
-                return None;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%camera, %error, "the archive does not answer");
-                return Some(Next::End(Ending::Archive));
-            }
-        }
-        let Some((last, npt)) = &self.last else {
-            return Some(Next::End(Ending::Range));
-        };
-        match sources.hub.view(camera, Some(last.time)).await {
-            Ok(viewer) => {
-                let seam = position_of(last, &viewer.backlog);
-                self.seam_attempts += 1;
-                if seam.is_some() || self.seam_attempts > SEAM_ATTEMPTS {
-                    if seam.is_none() {
-                        count(&sources.stats.counters.seams_missed);
-                        tracing::warn!(%camera, at = %last.time, "frames are missing between archive and live edge");
-                    }
-                    let tracks = viewer.parameters.clone();
-                    let until = self.joins_live.unwrap_or(Npt(i64::MAX));
-                    let joined = FromLive::joined(viewer, seam, (last.time, *npt), until);
-                    return Some(Next::Join(joined, tracks));
-                }
-            }
-            Err(LiveError::NoSuchCamera) => return Some(Next::End(Ending::Range)),
-            Err(LiveError::Silent | LiveError::Busy) if self.seam_attempts > SEAM_ATTEMPTS => {
-                return Some(Next::End(Ending::Camera));
-            }
-            Err(LiveError::Silent | LiveError::Busy) => self.seam_attempts += 1,
-        }
-        time::sleep(SEAM_PAUSE).await;
-        None
-    }
-}
-
-impl FromLive {
-    /// Goes on behind the frame at `seam` of the backlog; without one, at the first key frame after the moment of `origin`.
-    fn joined(mut viewer: Viewer, seam: Option<usize>, origin: (WallTime, Npt), until: Npt) -> Self {
-        let time = origin.0;
-        let mut backlog = std::mem::take(&mut viewer.backlog);
-        let video = viewer.parameters.iter().position(CodecParameters::is_video);
-        let starts =
-            |f: &Frame| f.key && video.is_none_or(|v| usize::from(f.track.0) == v) && f.time > time.offset(1000);
-        let from = seam.map(|at| at + 1).or_else(|| backlog.iter().position(starts));
-        drop(backlog.drain(..from.unwrap_or(backlog.len())));
-        Self {
-            viewer,
-            backlog: backlog.into_iter(),
-            origin,
-            until,
-        }
-    }
-
-    fn npt(&self, t: WallTime) -> Npt {
-        self.origin.1.offset(t.micros_since(self.origin.0))
-    }
-
-    async fn step(&mut self) -> Next {
-        loop {
-            let item = match self.backlog.next() {
-                Some(frame) => Ok(LiveItem::Frame(frame)),
-                None => time::timeout(SILENCE_MAX, self.viewer.next()).await,
-            };
-            match item {
-                Ok(LiveItem::Frame(frame)) => {
-                    let npt = self.npt(frame.time);
-                    if npt < self.until {
-                        return Next::Frame(frame, npt);
-                    }
-                    // A picture behind the end in stored order may belong before it.
-                    if npt.micros_since(self.until) > REORDER_MICROS_MAX {
-                        return Next::End(Ending::Range);
-                    }
-                }
-                Ok(LiveItem::Parameters(tracks)) => return Next::Tracks(tracks),
-                Ok(LiveItem::Gap(_)) => {}
-                Ok(LiveItem::End) | Err(time::Elapsed) => return Next::End(Ending::Camera),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use corenvr_media::{CodecParameters, Frame, VideoCodec, WallTime};
 use corenvr_proto::rtp::{
+    HeaderExtension,
     packetize::{PacketizeError, Packetizer, parameter_sets},
     rtcp::{self, SenderInfo},
 };
@@ -19,6 +20,8 @@ use corenvr_shard::time;
 
 use crate::{
     pacer::ticks,
+    plan::Mark,
+    silence::Silence,
     transport::{Link, Outbox},
 };
 
@@ -51,6 +54,39 @@ struct Track {
     packets: u32,
     octets: u32,
     link: Link,
+    /// What a track of sound sends in trick play.
+    silence: Option<Silence>,
+}
+
+/// The profile of ONVIF's RTP header extension (Streaming Specification, "RTP header extension").
+const REPLAY_PROFILE: u16 = 0xABAC;
+
+/// What ONVIF's RTP header extension says of an access unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayInfo {
+    /// When it was captured.
+    pub time: WallTime,
+    /// What it is to its neighbours.
+    pub mark: Mark,
+    /// The low byte of the PLAY's sequence number.
+    pub cseq: u8,
+}
+
+impl ReplayInfo {
+    fn to_bytes(self) -> [u8; 12] {
+        let Mark {
+            clean,
+            section_end,
+            discontinuity,
+            terminal,
+        } = self.mark;
+        let bit = |set: bool, at: u8| u8::from(set) << at;
+        let mut out = [0; 12];
+        out[..8].copy_from_slice(&self.time.to_ntp().to_be_bytes());
+        out[8] = bit(clean, 7) | bit(section_end, 6) | bit(discontinuity, 5) | bit(terminal, 4);
+        out[9] = self.cseq;
+        out
+    }
 }
 
 /// Packets that wait for a UDP socket, back to back.
@@ -91,6 +127,10 @@ impl Outlet {
             packets: 0,
             octets: 0,
             link,
+            silence: match parameters {
+                CodecParameters::Video(_) => None,
+                CodecParameters::Audio(a) => Silence::of(a),
+            },
         });
         ssrc
     }
@@ -122,8 +162,15 @@ impl Outlet {
         }
     }
 
-    /// Queues the packets of a frame; [`Self::flush`] sends them. Returns their bytes; 0 if the track is not set up.
-    pub fn push(&mut self, described: usize, frame: &Frame, media: i64) -> Result<u64, PacketizeError> {
+    /// Queues the packets of a frame; [`Self::flush`] sends them. `replay` goes into the first one's header. Returns their bytes; 0 if the
+    /// track is not set up.
+    pub fn push(
+        &mut self,
+        described: usize,
+        frame: &Frame,
+        media: i64,
+        replay: Option<&ReplayInfo>,
+    ) -> Result<u64, PacketizeError> {
         let Some(index) = self.tracks.iter().position(|t| t.described == described) else {
             return Ok(0);
         };
@@ -136,27 +183,35 @@ impl Outlet {
             Link::Interleaved { rtp, .. } => Some(rtp),
             Link::Datagrams { .. } => None,
         };
-        track.packetizer.packetize(data, time, None, &mut |head, payload| {
-            packets += 1;
-            octets += payload.len() as u32;
-            bytes += (head.len() + payload.len()) as u64;
-            match channel {
-                Some(channel) => outbox.push_interleaved(channel, head, payload),
-                None => datagrams.push(index, false, head, payload),
-            }
-        })?;
+        let replay = replay.map(|r| r.to_bytes());
+        let extension = replay.as_ref().map(|data| HeaderExtension {
+            profile: REPLAY_PROFILE,
+            data,
+        });
+        track
+            .packetizer
+            .packetize(data, time, extension, &mut |head, payload| {
+                packets += 1;
+                octets += payload.len() as u32;
+                bytes += (head.len() + payload.len()) as u64;
+                match channel {
+                    Some(channel) => outbox.push_interleaved(channel, head, payload),
+                    None => datagrams.push(index, false, head, payload),
+                }
+            })?;
         track.packets = track.packets.wrapping_add(packets);
         track.octets = track.octets.wrapping_add(octets);
         Ok(bytes)
     }
 
-    /// Queues a sender report on every track: `wall` is the moment of `media`. With `bye`, every source ends.
-    pub fn report(&mut self, media: i64, wall: WallTime, bye: Option<&str>) {
+    /// Queues a sender report on every track: `wall` is the moment of `media`; `None` leaves both fields 0, which ONVIF wants where packets
+    /// do not keep to the clock. With `bye`, every source ends.
+    pub fn report(&mut self, media: i64, wall: Option<WallTime>, bye: Option<&str>) {
         for (index, track) in self.tracks.iter().enumerate() {
             let mut packet = BytesMut::with_capacity(128);
             let info = SenderInfo {
-                ntp: wall.to_ntp(),
-                rtp: track.rtp_time(media),
+                ntp: wall.map_or(0, WallTime::to_ntp),
+                rtp: wall.map_or(0, |_| track.rtp_time(media)),
                 packets: track.packets,
                 octets: track.octets,
             };
@@ -181,6 +236,30 @@ impl Outlet {
         self.tracks
             .iter()
             .any(|t| t.described == described && t.video.is_none())
+    }
+
+    /// Whether a track of sound is set up that silence can be sent on.
+    pub fn has_silence(&self) -> bool {
+        self.tracks.iter().any(|t| t.silence.is_some())
+    }
+
+    /// Silence begins at a media time.
+    pub fn restart_silence(&mut self, media: i64) {
+        for silence in self.tracks.iter_mut().filter_map(|t| t.silence.as_mut()) {
+            silence.restart(media);
+        }
+    }
+
+    /// The next silent frame of any track that begins before `media`: its track, its bytes, and its media time.
+    pub fn next_silence(&mut self, media: i64) -> Option<(usize, Bytes, i64)> {
+        self.tracks.iter_mut().find_map(|track| {
+            let silence = track.silence.as_mut()?;
+            let at = silence.upcoming();
+            (at < media).then(|| {
+                silence.give();
+                (track.described, silence.data.clone(), at)
+            })
+        })
     }
 
     /// Sends what waits, for as long as that takes: a full connection is a pause. Cancel safe.
@@ -288,6 +367,31 @@ mod tests {
 
     fn unit(types: &[u8]) -> Vec<u8> {
         types.iter().flat_map(|t| [0, 0, 0, 2, *t, 9]).collect()
+    }
+
+    #[test]
+    fn the_replay_extension_has_the_bits_of_the_standard() {
+        let mut info = ReplayInfo {
+            time: WallTime::from_micros(500_000),
+            mark: Mark {
+                clean: true,
+                section_end: false,
+                discontinuity: true,
+                terminal: false,
+            },
+            cseq: 0x45,
+        };
+        // 1970 in seconds since 1900 (RFC 3550 section 4), then half a second.
+        let ntp = [0x83, 0xAA, 0x7E, 0x80, 0x80, 0, 0, 0];
+        assert_eq!(info.to_bytes()[..8], ntp);
+        assert_eq!(info.to_bytes()[8..], [0b1010_0000, 0x45, 0, 0]);
+        info.mark = Mark {
+            clean: false,
+            section_end: true,
+            discontinuity: false,
+            terminal: true,
+        };
+        assert_eq!(info.to_bytes()[8], 0b0101_0000);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Clusters from disk: open files shared by the sessions of a shard, and one read ahead.
+//! Clusters and key frames from disk: open files shared by the sessions of a shard, and one read ahead.
 
 use std::{
     cell::RefCell,
@@ -6,6 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,19 +16,22 @@ use corenvr_shard::{Class, Task, file::ReadFile, spawn, time};
 use corenvr_store::{
     ReadError,
     mkv::{
-        CLUSTER_LEN_MAX,
+        CLUSTER_LEN_MAX, FRAME_LEN_MAX,
         reader::{Timebase, parse_cluster},
     },
 };
 
-use crate::plan::ClusterRead;
+use crate::{
+    plan::{KeyRead, Read},
+    stats::{PlaybackStats, count_bytes},
+};
 
 /// Most files that a shard keeps open; beyond it the one that was not used for longest is closed.
 const OPEN_MAX: usize = 256;
 /// A file that nobody read for so long is closed, so that deleting a segment gives its space back.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// A cluster cannot be had.
+/// A cluster or a key frame cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The file is gone or the disk fails.
@@ -48,6 +52,14 @@ pub enum ClusterError {
         path: PathBuf,
         /// The length.
         len: u32,
+    },
+    /// The index says that it is larger than any frame is.
+    #[error("{}: the index has a key frame of {size} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The size.
+        size: u32,
     },
     /// The read was given up inside.
     #[error("reading {} ended early", path.display())]
@@ -137,49 +149,92 @@ async fn close(open: Option<Open>) {
     }
 }
 
-async fn read(files: Rc<Files>, at: ClusterRead) -> Result<Vec<Frame>, ClusterError> {
-    if u64::from(at.len) > CLUSTER_LEN_MAX + 4096 {
-        return Err(ClusterError::TooLong {
+async fn read(files: Rc<Files>, stats: Arc<PlaybackStats>, at: Read) -> Result<Vec<Frame>, ClusterError> {
+    match at {
+        Read::Cluster(at) => {
+            if u64::from(at.len) > CLUSTER_LEN_MAX + 4096 {
+                return Err(ClusterError::TooLong {
+                    path: at.path,
+                    len: at.len,
+                });
+            }
+            let bytes = files.read(&at.path, at.offset, at.len as usize).await?;
+            count_bytes(&stats.counters.bytes_read, bytes.len());
+            let timebase = Timebase::new(at.segment, &at.tracks);
+            parse_cluster(&bytes, at.offset, &timebase)
+                .map_err(|source| ClusterError::Damaged { path: at.path, source })
+        }
+        Read::Key(at) => {
+            let frame = read_key(&files, at).await?;
+            count_bytes(&stats.counters.bytes_read, frame.data.len());
+            Ok(vec![frame])
+        }
+    }
+}
+
+/// One frame, exactly its bytes. Its cluster's checksum is not looked at: that would need the whole cluster.
+async fn read_key(files: &Files, at: KeyRead) -> Result<Frame, ClusterError> {
+    if at.size as usize > FRAME_LEN_MAX {
+        return Err(ClusterError::TooLarge {
             path: at.path,
-            len: at.len,
+            size: at.size,
         });
     }
-    let bytes = files.read(&at.path, at.offset, at.len as usize).await?;
-    let timebase = Timebase::new(at.segment, &at.tracks);
-    parse_cluster(&bytes, at.offset, &timebase).map_err(|source| ClusterError::Damaged { path: at.path, source })
+    let data = files.read(&at.path, at.offset, at.size as usize).await?;
+    if data.len() != at.size as usize {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(Frame {
+        track: at.track,
+        time: at.time,
+        key: true,
+        data,
+    })
 }
 
 type Reading = Task<Result<Vec<Frame>, ClusterError>>;
 
-/// Reads for one session: the cluster asked for, and the one after it while that is being sent.
+/// Reads for one session: what is asked for, and what comes after it while that is being sent.
 pub struct Reader {
     files: Rc<Files>,
-    running: Option<(ClusterRead, Reading)>,
+    stats: Arc<PlaybackStats>,
+    running: Option<(Read, Reading)>,
 }
 
 impl Reader {
     /// Through the shard's open files.
-    pub const fn new(files: Rc<Files>) -> Self {
-        Self { files, running: None }
+    pub const fn new(files: Rc<Files>, stats: Arc<PlaybackStats>) -> Self {
+        Self {
+            files,
+            stats,
+            running: None,
+        }
     }
 
-    /// Begins to read a cluster, unless it is being read already. What was read ahead and is not this is dropped.
-    pub fn prefetch(&mut self, at: ClusterRead) {
+    /// Begins to read, unless that is being read already. What was read ahead and is not this is dropped.
+    pub fn prefetch(&mut self, at: Read) {
         if self.running.as_ref().is_none_or(|(what, _)| *what != at) {
-            let task = spawn(Class::Playback, "cluster read", read(self.files.clone(), at.clone()));
+            let task = spawn(
+                Class::Playback,
+                "footage read",
+                read(self.files.clone(), self.stats.clone(), at.clone()),
+            );
             self.running = Some((at, task));
         }
     }
 
-    /// The frames of a cluster. Cancel safe: the read goes on, and asking again waits for it.
-    pub async fn cluster(&mut self, at: &ClusterRead) -> Result<Vec<Frame>, ClusterError> {
+    /// The frames of a cluster, or the one key frame. Cancel safe: the read goes on, and asking again waits for it.
+    pub async fn read(&mut self, at: &Read) -> Result<Vec<Frame>, ClusterError> {
         self.prefetch(at.clone());
-        let cancelled = || ClusterError::Cancelled { path: at.path.clone() };
+        let path = || match at {
+            Read::Cluster(at) => at.path.clone(),
+            Read::Key(at) => at.path.clone(),
+        };
         let Some((_, task)) = &mut self.running else {
-            return Err(cancelled());
+            return Err(ClusterError::Cancelled { path: path() });
         };
         let result = task.await;
         self.running = None;
-        result.map_err(|_| cancelled())?
+        result.map_err(|_| ClusterError::Cancelled { path: path() })?
     }
 }

@@ -19,8 +19,8 @@ use corenvr_shard::{
 use corenvr_store::Archive;
 
 use crate::{
-    Gate, LiveRouter, PlaybackStats, connection, feed::Sources, footage::Footage, live::LiveHub, reader::Files,
-    stats::count,
+    Channels, Gate, LiveRouter, PlaybackStats, connection, feed::Sources, footage::Footage, live::LiveHub,
+    reader::Files, stats::count,
 };
 
 /// What bounds the server; each limit says what happens beyond it. Limits of one connection (sessions, requests waiting, sizes,
@@ -52,6 +52,8 @@ pub struct ServerConfig {
     pub login: Arc<Verifier>,
     /// What bounds it.
     pub limits: Limits,
+    /// Which camera has a channel number, for the URLs of other makers.
+    pub channels: Channels,
 }
 
 /// The server cannot start.

@@ -26,7 +26,7 @@ pub enum SessionKind {
 }
 
 /// One session, as it was at the moment of the question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SessionInfo {
     /// Counts up over the life of the process.
     pub id: u64,
@@ -48,6 +48,8 @@ pub struct SessionInfo {
     pub playing: bool,
     /// Time of the footage sent last.
     pub position: Option<WallTime>,
+    /// Footage time over wall time; negative in reverse.
+    pub rate: f64,
     /// For how long it has existed, in seconds.
     pub age_s: u64,
     /// Frames sent.
@@ -102,6 +104,8 @@ counters! {
     bytes,
     /// Frames that live viewers who fell behind did not get.
     live_skipped,
+    /// Bytes of footage read from disk.
+    bytes_read,
     /// Clusters and files that could not be read and were passed over.
     unreadable,
     /// Seams between archive and live edge at which frames are missing.
@@ -111,7 +115,7 @@ counters! {
 }
 
 /// Everything there is to know, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Snapshot {
     /// Sessions, oldest first.
     pub sessions: Vec<SessionInfo>,
@@ -136,6 +140,8 @@ pub(crate) struct SessionStats {
     playing: AtomicBool,
     /// Microseconds since the epoch; `i64::MIN` before the first frame.
     position: AtomicI64,
+    /// The bits of an `f64`.
+    rate: AtomicU64,
     frames: AtomicU64,
     bytes: AtomicU64,
     skipped: AtomicU64,
@@ -199,6 +205,7 @@ impl PlaybackStats {
             begun: Instant::now(),
             playing: AtomicBool::new(false),
             position: AtomicI64::new(i64::MIN),
+            rate: AtomicU64::new(1f64.to_bits()),
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -216,6 +223,10 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+pub(crate) fn count_bytes(counter: &AtomicU64, bytes: usize) {
+    counter.fetch_add(bytes as u64, Ordering::Relaxed);
+}
+
 impl SessionGuard {
     /// A frame went out.
     pub(crate) fn sent(&self, position: WallTime, bytes: u64) {
@@ -231,6 +242,10 @@ impl SessionGuard {
     pub(crate) fn skipped(&self, frames: u64) {
         self.session.skipped.fetch_add(frames, Ordering::Relaxed);
         self.stats.counters.live_skipped.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_rate(&self, rate: f64) {
+        self.session.rate.store(rate.to_bits(), Ordering::Relaxed);
     }
 
     pub(crate) fn set_playing(&self, playing: bool) {
@@ -264,6 +279,7 @@ impl SessionStats {
             shard: self.identity.shard,
             playing: self.playing.load(Ordering::Relaxed),
             position: (position != i64::MIN).then(|| WallTime::from_micros(position)),
+            rate: f64::from_bits(self.rate.load(Ordering::Relaxed)),
             age_s: age.as_secs(),
             frames: self.frames.load(Ordering::Relaxed),
             bytes,

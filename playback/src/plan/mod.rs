@@ -1,37 +1,100 @@
-//! What to read and what to send: a pure state machine from (timeline, range, position) to ordered reads and timed frames.
+//! What to read and what to send: pure state machines from (timeline, order, position) to ordered reads and timed frames.
 //!
-//! The driver asks [`Plan::poll`] what to do, does it, and hands the result back: the metadata of a segment, the frames of a cluster, or
+//! The driver asks [`Plan::poll`] what to do, does it, and hands the result back: the metadata of a segment, the frames of a read, or
 //! the news that either is gone. Nothing in here reads, waits or knows a clock, so every rule of play is tested without any of them.
 //!
-//! Play starts at the last video key frame at or before the asked time. From there on every video frame follows in stored order, and every
-//! frame of the other tracks that is not earlier than that key frame. It ends before the first frame at or after the end of the range,
-//! except that frames which a wanted one depends on (B pictures are stored behind the picture they follow in time) are sent too.
+//! - `every`: all frames, forward;
+//! - `keys`: key frames only, in either direction, each read by itself;
+//! - `gops`: groups of pictures backward, each in decode order;
+//! - `single`: one displayed frame;
+//! - `marks`: what the replay extension says of a frame, from the frames around it.
 
+mod every;
+mod gops;
+mod keys;
+mod marks;
+mod place;
+mod single;
 mod timeline;
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
-use corenvr_media::{CodecParameters, Frame, WallTime};
+use corenvr_media::{CodecParameters, Frame, TrackId, WallTime};
 use corenvr_store::SegmentMeta;
 
+use every::Every;
+use gops::Gops;
+use keys::Keys;
+pub use marks::{Mark, Marker};
+use place::Place;
+pub use single::{Found, GOP_BYTES_MAX, Single, SingleStep, Wanted};
 pub use timeline::{Gaps, Npt, PIECES_MAX, Piece, SEAM_MICROS_MAX, Timeline};
 
 /// Most frames that a picture may be stored ahead of its turn (H.264 and H.265 allow 16 reordered pictures).
 const REORDER_MAX: usize = 16;
 
-/// What the driver is to do next.
-#[derive(Debug, Clone)]
-pub enum Step {
-    /// Look the segment of this piece up, and answer with [`Plan::located`] or [`Plan::vanished`].
-    Locate(Piece),
-    /// Read this cluster, and answer with [`Plan::cluster`] or [`Plan::cluster_lost`].
-    Read(ClusterRead),
-    /// From the next frame on these tracks hold.
-    Tracks(Arc<[CodecParameters]>),
-    /// Send this frame.
-    Frame(Timed),
-    /// The range is done.
-    End,
+/// Which way time runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Later frames follow.
+    Forward,
+    /// Earlier frames follow.
+    Backward,
+}
+
+/// How far apart two key frames are at least, in microseconds of footage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spacing {
+    /// Whatever their size.
+    pub apart_micros: i64,
+    /// For every started KiB of the one that is sent first.
+    pub micros_per_kib: i64,
+}
+
+impl Spacing {
+    /// How far the next key frame is at least from one of `size` bytes.
+    const fn behind(self, size: u32) -> i64 {
+        let by_size = self.micros_per_kib.saturating_mul(size.div_ceil(1024) as i64);
+        if by_size > self.apart_micros {
+            by_size
+        } else {
+            self.apart_micros
+        }
+    }
+}
+
+/// Which frames are played, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Every frame of every track, forward.
+    Every,
+    /// The same without pictures that nothing depends on.
+    Predicted,
+    /// Video key frames only.
+    Keys(Direction, Spacing),
+    /// Groups of pictures backward, the frames of each in decode order. No sound.
+    Gops,
+}
+
+/// Where play begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the clean point at or before this moment, in either direction.
+    At(Npt),
+    /// Behind the frame shown at this moment, which the client's decoder still has. [`Order::Every`] and [`Order::Predicted`] go on with
+    /// what is stored behind it, but for frames that are shown at or before it and that nothing depends on; if it is not found, at the
+    /// next key frame. [`Order::Keys`] goes on with the next key frame later or earlier than it. [`Order::Gops`] begins as with
+    /// [`Begin::At`].
+    After(Npt),
+}
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// All frames of a cluster.
+    Cluster(ClusterRead),
+    /// One key frame.
+    Key(KeyRead),
 }
 
 /// A cluster to be read.
@@ -49,6 +112,47 @@ pub struct ClusterRead {
     pub tracks: Arc<[CodecParameters]>,
 }
 
+/// A key frame to be read: the bytes are the frame's data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRead {
+    /// The file.
+    pub path: PathBuf,
+    /// Where its payload starts in the file.
+    pub offset: u64,
+    /// Bytes of payload.
+    pub size: u32,
+    /// Its time.
+    pub time: WallTime,
+    /// The video track of its segment.
+    pub track: TrackId,
+}
+
+/// What the driver is to do next.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Look the segment of this piece up, and answer with [`Plan::located`] or [`Plan::vanished`].
+    Locate(Piece),
+    /// Read this, and answer with [`Plan::read`] or [`Plan::lost`].
+    Read(Read),
+    /// From the next frame on these tracks hold.
+    Tracks(Arc<[CodecParameters]>),
+    /// Send this frame.
+    Frame(Timed),
+    /// The range is done.
+    End,
+}
+
+/// What lies between a frame and the one of the same track that was given before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Before {
+    /// Nothing: it continues that frame.
+    Joined,
+    /// A cut: it is the first of play, clusters are lost, or it begins the next group of pictures in reverse.
+    Cut,
+    /// More than [`SEAM_MICROS_MAX`] without footage, or a clock that was set back.
+    Gap,
+}
+
 /// A frame and its moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timed {
@@ -56,38 +160,11 @@ pub struct Timed {
     pub frame: Frame,
     /// When it is to be shown.
     pub npt: Npt,
-}
-
-/// A range being played.
-#[derive(Debug)]
-pub struct Plan {
-    timeline: Timeline,
-    /// Play ends before this moment.
-    until: Npt,
-    piece: usize,
-    meta: Option<Arc<SegmentMeta>>,
-    /// The next cluster of the segment.
-    cluster: usize,
-    /// A start inside the segment that is not looked up yet.
-    seek: Option<WallTime>,
-    /// Frames of the current cluster that were not looked at yet.
-    frames: VecDeque<Frame>,
-    filter: Filter,
-    /// Video at or behind the end, kept in case that a wanted picture depends on it.
-    beyond: Vec<Timed>,
-    /// Wanted frames that are due before the next one of `frames`.
-    ready: VecDeque<Timed>,
-    announced: Option<Arc<[CodecParameters]>>,
-    done: bool,
-}
-
-/// What of a cluster is passed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Filter {
-    /// Frames before this time are not wanted.
-    from: WallTime,
-    /// Video is not wanted before its next key frame at or after `from`.
-    need_key: bool,
+    /// When it has to be with the client: `npt`, but with [`Order::Gops`] the end of its group of pictures (or, of the first one, the
+    /// moment that play begins at).
+    pub pace: Npt,
+    /// How it follows the frame of its track before it.
+    pub before: Before,
 }
 
 /// The moment after the last frame of a segment. One that is still open is not known to last longer than that frame's own moment.
@@ -96,235 +173,118 @@ pub fn end_of(meta: &SegmentMeta) -> WallTime {
     behind_last.map_or(meta.end, |t| t.max(meta.end))
 }
 
+/// One order of play.
+trait Course: fmt::Debug {
+    fn place(&self) -> &Place;
+    fn place_mut(&mut self) -> &mut Place;
+    fn end(&self) -> Npt;
+    fn start(&self) -> Option<(Npt, WallTime)>;
+    fn poll(&mut self) -> Step;
+    fn ahead(&self) -> Option<Read>;
+    fn located(&mut self, meta: Arc<SegmentMeta>);
+    fn vanished(&mut self);
+    fn read(&mut self, frames: Vec<Frame>);
+    fn lost(&mut self);
+    fn grow(&mut self, latest: &[(usize, Arc<SegmentMeta>)]) -> bool;
+    fn footage_ends(&self) -> bool;
+}
+
+/// A range being played.
+#[derive(Debug)]
+pub struct Plan {
+    order: Order,
+    course: Box<dyn Course>,
+}
+
 impl Plan {
-    /// Plays `timeline` from `start` until `end`; without an end, everything that there is and what [`Self::grow`] adds.
-    /// `None` if the timeline is empty.
-    pub fn new(timeline: Timeline, start: Npt, end: Option<Npt>) -> Option<Self> {
-        let (piece, at) = timeline.at(start)?;
-        Some(Self {
-            until: end.unwrap_or(Npt(i64::MAX)),
-            timeline,
-            piece,
-            meta: None,
-            cluster: 0,
-            seek: Some(at),
-            frames: VecDeque::new(),
-            filter: Filter {
-                from: at,
-                need_key: true,
-            },
-            beyond: Vec::new(),
-            ready: VecDeque::new(),
-            announced: None,
-            done: false,
-        })
+    /// Plays `timeline` in this order. `until` is where it ends: forward the first moment that is not played, backward the lowest one
+    /// that still is. Without it, everything is played, and forward what [`Self::grow`] adds. `None` if the timeline is empty.
+    pub fn new(timeline: Timeline, order: Order, begin: Begin, until: Option<Npt>) -> Option<Self> {
+        let course: Box<dyn Course> = match order {
+            Order::Every => Box::new(Every::new(timeline, false, begin, until)?),
+            Order::Predicted => Box::new(Every::new(timeline, true, begin, until)?),
+            Order::Keys(direction, spacing) => Box::new(Keys::new(timeline, direction, spacing, begin, until)?),
+            Order::Gops => Box::new(Gops::new(timeline, begin, until)?),
+        };
+        Some(Self { order, course })
+    }
+
+    /// The order of play.
+    pub const fn order(&self) -> Order {
+        self.order
     }
 
     /// The timeline.
-    pub const fn timeline(&self) -> &Timeline {
-        &self.timeline
+    pub fn timeline(&self) -> &Timeline {
+        self.course.place().timeline()
     }
 
-    /// Where play ends: the end asked for, or the end of the timeline.
+    /// Where play ends: what was asked for, or where the timeline does in the direction of play.
     pub fn end(&self) -> Npt {
-        self.until.min(self.timeline.len())
+        self.course.end()
     }
 
-    /// Where play really starts, known once the first segment was located; then also the UTC of it.
+    /// Where play really starts, and the UTC of it; known once the first segment was located. With [`Order::Keys`] and [`Order::Gops`]
+    /// the key frame that is sent first; with [`Begin::After`] and every frame, the moment of the frame that it goes on behind.
     pub fn start(&self) -> Option<(Npt, WallTime)> {
-        let piece = self.timeline.pieces().get(self.piece)?;
-        (self.seek.is_none()).then(|| (piece.npt_of(self.filter.from), self.filter.from))
+        self.course.start()
     }
 
     /// What to do next. Repeats itself until it is answered; [`Step::Tracks`] and [`Step::Frame`] need no answer.
     pub fn poll(&mut self) -> Step {
-        loop {
-            if let Some(timed) = self.ready.pop_front() {
-                return Step::Frame(timed);
-            }
-            if self.done {
-                return Step::End;
-            }
-            let Some(piece) = self.current() else { return Step::End };
-            let Some(meta) = &self.meta else {
-                if piece.npt >= self.until {
-                    self.done = true;
-                    continue;
-                }
-                return Step::Locate(piece);
-            };
-            if self.announced.as_ref() != Some(&meta.tracks) {
-                self.announced = Some(meta.tracks.clone());
-                return Step::Tracks(meta.tracks.clone());
-            }
-            if let Some(frame) = self.frames.pop_front() {
-                self.judge(frame, &piece);
-                continue;
-            }
-            match self.next_read() {
-                Some(read) => return Step::Read(read),
-                None if self.piece + 1 < self.timeline.pieces().len() => self.enter(self.piece + 1),
-                // Not done for good: the timeline may grow while its last segment is written.
-                None => return Step::End,
-            }
-        }
+        self.course.poll()
     }
 
-    /// The cluster that will be asked for after the current one, to be read ahead.
-    pub fn ahead(&self) -> Option<ClusterRead> {
-        if self.done { None } else { self.next_read() }
+    /// What will be asked for after the current read, to be read ahead.
+    pub fn ahead(&self) -> Option<Read> {
+        self.course.ahead()
     }
 
     /// The segment asked for by [`Step::Locate`].
     pub fn located(&mut self, meta: Arc<SegmentMeta>) {
-        let table = &meta.table;
-        if let Some(at) = self.seek.take() {
-            let key = table.key_at_or_before(at).or((!table.keys.is_empty()).then_some(0));
-            let (cluster, from) = match key.map(|k| &table.keys[k]) {
-                Some(key) => (table.cluster_at(key.block).unwrap_or(0), key.time),
-                None => (table.clusters.iter().position(|c| c.last >= at).unwrap_or(0), at),
-            };
-            self.cluster = cluster;
-            self.filter = Filter {
-                from,
-                need_key: !table.keys.is_empty(),
-            };
-        }
-        self.meta = Some(meta);
+        self.course.located(meta);
     }
 
-    /// The segment asked for is gone: play goes on behind it.
+    /// The segment asked for is gone: play goes on with the next one.
     pub fn vanished(&mut self) {
-        self.enter(self.piece + 1);
+        self.course.vanished();
     }
 
     /// The tracks of the segment that was located last.
     pub fn tracks(&self) -> Option<&[CodecParameters]> {
-        self.meta.as_ref().map(|m| &*m.tracks)
+        self.course.place().meta().map(|m| &*m.tracks)
     }
 
     /// The piece being played.
     pub fn current(&self) -> Option<Piece> {
-        self.timeline.pieces().get(self.piece).copied()
+        self.course.place().current()
     }
 
     /// The current segment was looked up once more because its file is not where it was. Returns whether that helps.
     pub fn relocated(&mut self, meta: Arc<SegmentMeta>) -> bool {
-        let moved = self.meta.as_ref().is_some_and(|m| m.path != meta.path);
-        if moved {
-            self.meta = Some(meta);
-        }
-        moved
+        self.course.place_mut().relocated(meta)
     }
 
-    /// The frames of the cluster asked for.
-    pub fn cluster(&mut self, frames: Vec<Frame>) {
-        self.cluster += 1;
-        self.frames = frames.into();
+    /// The frames asked for by [`Step::Read`]; of a [`Read::Key`] one.
+    pub fn read(&mut self, frames: Vec<Frame>) {
+        self.course.read(frames);
     }
 
-    /// The cluster asked for cannot be had: play goes on at the next key frame behind it.
-    pub fn cluster_lost(&mut self) {
-        self.cluster += 1;
-        self.filter.need_key = self.meta.as_ref().is_some_and(|m| !m.table.keys.is_empty());
+    /// What was asked for cannot be had: play goes on at the next key frame in its direction.
+    pub fn lost(&mut self) {
+        self.course.lost();
     }
 
     /// The archive has grown since the timeline was made. `latest` is its newest state of the last piece's segment and of what follows,
-    /// in order; pieces that are known already are only lengthened. Returns whether there is more to play now.
+    /// in order; pieces that are known already are only lengthened. Returns whether there is more to play now; never in reverse.
     pub fn grow(&mut self, latest: &[(usize, Arc<SegmentMeta>)]) -> bool {
-        let mut grown = false;
-        for (storage, meta) in latest {
-            let last = self.timeline.pieces().last().copied();
-            let known = last.filter(|p| p.storage == *storage && p.segment == meta.key.start);
-            if let Some(last) = known {
-                let current = self.piece + 1 == self.timeline.pieces().len();
-                let clusters = self.meta.as_ref().map_or(0, |m| m.table.clusters.len());
-                if current && self.meta.is_some() && meta.table.clusters.len() > clusters {
-                    self.meta = Some(meta.clone());
-                    grown = true;
-                }
-                let end = end_of(meta);
-                grown |= end > last.end;
-                self.timeline.grow(end);
-            } else if last.is_none_or(|p| p.segment < meta.key.start) {
-                grown |= self
-                    .timeline
-                    .push(*storage, meta.key.start, meta.key.start, end_of(meta));
-            }
-        }
-        grown
+        self.course.grow(latest)
     }
 
-    fn enter(&mut self, piece: usize) {
-        self.piece = piece;
-        self.meta = None;
-        self.cluster = 0;
-        self.frames.clear();
-        self.beyond.clear();
-        self.seek = None;
-        if let Some(p) = self.timeline.pieces().get(piece) {
-            self.filter = Filter {
-                from: WallTime::from_micros(i64::MIN),
-                need_key: true,
-            };
-            // A segment begins with a key frame; only the first piece of a timeline can begin inside its segment.
-            if p.start > p.segment {
-                self.seek = Some(p.start);
-            }
-        }
-    }
-
-    fn next_read(&self) -> Option<ClusterRead> {
-        let meta = self.meta.as_ref()?;
-        let span = meta.table.clusters.get(self.cluster)?;
-        Some(ClusterRead {
-            path: meta.path.clone(),
-            offset: span.offset,
-            len: span.len,
-            segment: meta.key.start,
-            tracks: meta.tracks.clone(),
-        })
-    }
-
-    fn judge(&mut self, frame: Frame, piece: &Piece) {
-        let video = self.is_video(&frame);
-        if frame.time < self.filter.from {
-            return;
-        }
-        if video && self.filter.need_key {
-            if !frame.key {
-                return;
-            }
-            self.filter.need_key = false;
-        }
-        let timed = Timed {
-            npt: piece.npt_of(frame.time),
-            frame,
-        };
-        if timed.npt < self.until {
-            // What it depends on lies before it in stored order, even if it is shown later.
-            self.ready.extend(self.beyond.drain(..));
-            self.ready.push_back(timed);
-        } else if !self.has_video() || (video && (timed.frame.key || self.beyond.len() >= REORDER_MAX)) {
-            // The next piece may begin a little before this one ended: it has its own look at the end.
-            self.enter(self.piece + 1);
-        } else if video {
-            self.beyond.push(timed);
-        }
-    }
-
-    fn is_video(&self, frame: &Frame) -> bool {
-        let track = self
-            .meta
-            .as_ref()
-            .and_then(|m| m.tracks.get(usize::from(frame.track.0)));
-        track.is_some_and(CodecParameters::is_video)
-    }
-
-    fn has_video(&self) -> bool {
-        self.meta
-            .as_ref()
-            .is_some_and(|m| m.tracks.iter().any(CodecParameters::is_video))
+    /// After [`Step::End`]: whether it is the footage that ends there, at a gap or with a segment that is finished. Not if the range was
+    /// cut, and not if more may still be written.
+    pub fn footage_ends(&self) -> bool {
+        self.course.footage_ends()
     }
 }
 

@@ -58,9 +58,19 @@ impl Piece {
         self.npt.offset(t.micros_since(self.start))
     }
 
+    /// The moment that would be at `npt` if this piece went on beyond its ends.
+    pub const fn time_of(&self, npt: Npt) -> WallTime {
+        self.start.offset(npt.micros_since(self.npt))
+    }
+
     /// Where it ends in normal play time.
     pub const fn npt_end(&self) -> Npt {
         self.npt_of(self.end)
+    }
+
+    /// Whether it, and every piece in front of it, ends at or before `npt`: one may reach over the start of the next by a seam.
+    pub fn is_before(&self, npt: Npt) -> bool {
+        self.npt_end().max(self.npt.offset(SEAM_MICROS_MAX)) <= npt
     }
 }
 
@@ -95,7 +105,7 @@ impl Timeline {
         let npt = self.pieces.last().map_or(Npt::ZERO, |last| {
             let apart = start.micros_since(last.end);
             let gap = match self.gaps {
-                _ if apart.abs() <= SEAM_MICROS_MAX && last.start < start => apart,
+                _ if joins(last, start) => apart,
                 Gaps::Keep if apart > 0 => apart,
                 Gaps::Keep | Gaps::Skip => 0,
             };
@@ -160,7 +170,7 @@ impl Timeline {
     pub fn at(&self, npt: Npt) -> Option<(usize, WallTime)> {
         let index = self.pieces.partition_point(|p| p.npt <= npt).saturating_sub(1);
         let piece = self.pieces.get(index)?;
-        let t = piece.start.offset(npt.micros_since(piece.npt));
+        let t = piece.time_of(npt);
         if t < piece.end {
             return Some((index, t.max(piece.start)));
         }
@@ -170,10 +180,43 @@ impl Timeline {
         }
     }
 
+    /// The last piece that begins at or before `npt`, and the moment in it. Out of range it is clamped; in a kept gap it is the end of the
+    /// piece before it.
+    pub fn at_or_before(&self, npt: Npt) -> Option<(usize, WallTime)> {
+        let index = self.pieces.partition_point(|p| p.npt <= npt).saturating_sub(1);
+        let piece = self.pieces.get(index)?;
+        let t = piece.time_of(npt);
+        Some((index, t.min(piece.end.offset(-1)).max(piece.start)))
+    }
+
+    /// Whether its first piece is the beginning of a segment, and not a part that was cut out of one.
+    pub fn begins_with_segment(&self) -> bool {
+        self.pieces.first().is_some_and(|p| p.start <= p.segment)
+    }
+
+    /// Whether footage is missing somewhere between two pieces, or a clock was set back.
+    pub fn gap_between(&self, a: usize, b: usize) -> bool {
+        let between = self.pieces.get(a.min(b)..=a.max(b)).unwrap_or_default();
+        between.windows(2).any(|pair| !joins(&pair[0], pair[1].start))
+    }
+
     /// Where a moment of UTC is in normal play time: clamped, and in a gap the start of the footage behind it.
     pub fn npt_at(&self, t: WallTime) -> Npt {
         let piece = self.pieces.iter().find(|p| t < p.end);
         piece.map_or(self.len(), |p| p.npt_of(t.max(p.start)))
+    }
+}
+
+/// Whether footage that starts at `start` goes on where `last` ends.
+fn joins(last: &Piece, start: WallTime) -> bool {
+    start.micros_since(last.end).abs() <= SEAM_MICROS_MAX && last.start < start
+}
+
+impl Timeline {
+    /// Where a moment of UTC is in normal play time, seen in reverse: clamped, and in a gap the last moment of the footage before it.
+    pub fn npt_before(&self, t: WallTime) -> Npt {
+        let piece = self.pieces.iter().rev().find(|p| p.start <= t);
+        piece.map_or(Npt::ZERO, |p| p.npt_of(t.min(p.end.offset(-1))))
     }
 }
 
@@ -200,6 +243,8 @@ mod tests {
         assert_eq!(skip.len(), Npt(30_000_000));
         assert_eq!(skip.at(Npt(20_000_000)), Some((2, t(100))));
         assert_eq!(skip.npt_at(t(50)), Npt(20_000_000));
+        assert_eq!(skip.npt_before(t(50)), Npt(19_999_999));
+        assert_eq!(skip.npt_before(t(-1)), Npt::ZERO);
         let keep = timeline(Gaps::Keep, &list);
         assert_eq!(keep.len(), Npt(110_000_000));
         assert_eq!(keep.at(Npt(50_000_000)), Some((2, t(100))));

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use corenvr_media::{CodecParameters, Frame};
+use corenvr_media::{CodecParameters, Frame, WallTime};
 use corenvr_proto::rtsp::Method;
 
 use crate::{
-    client::{Client, Got, played},
+    client::{Client, Event, Got, played},
     footage::{GOP, Storage, at, frames, h264, h265, pcma, tracks, video},
     server::Server,
 };
@@ -326,9 +326,43 @@ fn vlc_resumes_from_a_key_frame_and_a_rate_is_answered_with_what_is_served() {
     assert_eq!((frame.n, frame.key), (50, true));
     let url = client.url.clone();
     let response = client.request(Method::Play, &url, &[("Scale", "4.0")]);
-    assert_eq!(response.headers.get("Scale"), Some("1.0"));
+    assert_eq!(response.headers.get("Scale"), Some("4.0"));
     client.agent = "GStreamer/1.22.0";
     let mut other = Client::open_as(&url, false, "GStreamer/1.22.0");
     let response = other.request(Method::Play, &url, &[("Scale", "4.0"), ("Range", "npt=0-")]);
     assert_eq!((response.status.as_u16(), response.headers.get("Scale")), (200, None));
+}
+
+#[test]
+fn sender_reports_lie_on_one_line_over_seeks_and_speeds() {
+    let (storage, _) = day();
+    let server = Server::start(&[&storage]);
+    let mut client = Client::open(&url(&server, ""), false);
+    let play = |client: &mut Client, headers: &[(&'static str, &str)]| {
+        assert_eq!(client.play_with(headers).status.as_u16(), 200);
+        client.forget();
+        loop {
+            if let Event::Report(0, info) = client.next() {
+                let micros = WallTime::from_ntp(info.ntp).as_micros();
+                return (micros, info.rtp);
+            }
+        }
+    };
+    let (wall, rtp) = play(&mut client, &[("Range", "npt=8-")]);
+    assert_eq!(wall, at(8000).as_micros(), "the time of the footage where play began");
+    for headers in [
+        [("Range", "npt=1-"), ("Scale", "1.0")],
+        [("Range", "npt=10-"), ("Scale", "1.0")],
+        [("Range", "npt=10-"), ("Scale", "-4.0")],
+        [("Range", "npt=0-"), ("Scale", "8.0")],
+    ] {
+        let (later, stamp) = play(&mut client, &headers);
+        let media = i64::from(stamp.wrapping_sub(rtp)) * 1_000_000 / 90_000;
+        assert!(
+            (later - wall - media).abs() < 1000,
+            "{headers:?}: {} us of {media}",
+            later - wall
+        );
+        client.frames(2);
+    }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use corenvr_media::WallTime;
 use corenvr_proto::{
     rtp::{
         Packet,
@@ -28,11 +29,26 @@ pub struct Got {
     /// Number in its bytes.
     pub n: i64,
     pub rtp: u32,
+    /// Sequence number of its first packet; exact if the client is [`Client::prompt`].
+    pub sequence: u16,
+    /// When its last packet was read.
+    pub came: Instant,
     /// The frame without parameter sets.
     pub data: Bytes,
     pub key: bool,
     /// Parameter sets came with it.
     pub sets: bool,
+    /// The replay extension of its first packet.
+    pub replay: Option<Replay>,
+}
+
+/// ONVIF's RTP header extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    pub time: WallTime,
+    /// C, E, D and T from the top, then four zeros.
+    pub flags: u8,
+    pub cseq: u8,
 }
 
 pub enum Event {
@@ -55,12 +71,17 @@ pub struct Client {
     /// The last read brought something.
     has_read: bool,
     pub authorization: Option<String>,
+    /// Takes a frame for whole at its marker, without waiting for the next one.
+    pub prompt: bool,
 }
 
 struct Track {
     index: usize,
     depacketizer: Depacketizer,
     sequence: Option<u16>,
+    /// Sequence number of the first packet since the last frame.
+    begun: Option<u16>,
+    replay: Option<Replay>,
     ssrc: Option<u32>,
     udp: Option<(UdpSocket, UdpSocket)>,
     channel: u8,
@@ -84,6 +105,7 @@ impl Client {
             events: VecDeque::new(),
             has_read: false,
             authorization: None,
+            prompt: false,
         }
     }
 
@@ -158,6 +180,8 @@ impl Client {
             index,
             depacketizer: Depacketizer::new(&media.formats[0]).unwrap(),
             sequence: None,
+            begun: None,
+            replay: None,
             ssrc: None,
             udp: None,
             channel: index as u8 * 2,
@@ -194,6 +218,16 @@ impl Client {
         self.request(Method::Play, &url, &headers)
     }
 
+    /// Sequence number of the last request.
+    pub const fn cseq(&self) -> u32 {
+        self.cseq
+    }
+
+    pub fn play_with(&mut self, headers: &[(&'static str, &str)]) -> Response {
+        let url = self.url.clone();
+        self.request(Method::Play, &url, headers)
+    }
+
     pub fn pause(&mut self) -> Response {
         let url = self.url.clone();
         self.request(Method::Pause, &url, &[])
@@ -222,6 +256,11 @@ impl Client {
     pub fn drain(&mut self) -> Vec<Got> {
         self.read_datagrams();
         while self.read_stream(Duration::from_millis(20)).unwrap().is_none() && std::mem::take(&mut self.has_read) {}
+        self.before()
+    }
+
+    /// What came before the last reply and was not looked at.
+    pub fn before(&mut self) -> Vec<Got> {
         self.finish_units();
         let frame = |e| match e {
             Event::Frame(got) => Some(got),
@@ -367,8 +406,28 @@ impl Client {
             );
         }
         assert_eq!(*track.ssrc.get_or_insert(packet.ssrc), packet.ssrc);
+        if let Some(extension) = &packet.extension {
+            assert!(track.begun.is_none(), "an extension behind the first packet of a frame");
+            track.replay = Some(Replay::parse(extension.profile, &extension.data));
+        }
+        track.begun.get_or_insert(packet.sequence);
         track.depacketizer.push(&packet, 0).unwrap();
+        if self.prompt && packet.marker {
+            track.depacketizer.flush();
+        }
         track.poll(&mut self.events);
+    }
+}
+
+impl Replay {
+    fn parse(profile: u16, data: &[u8]) -> Self {
+        assert_eq!((profile, data.len()), (0xABAC, 12));
+        assert_eq!((data[8] & 0x0F, &data[10..]), (0, &[0, 0][..]), "padding");
+        Self {
+            time: WallTime::from_ntp(u64::from_be_bytes(data[..8].try_into().unwrap())),
+            flags: data[8],
+            cseq: data[9],
+        }
     }
 }
 
@@ -392,9 +451,12 @@ impl Track {
                     .and_then(|b| std::str::from_utf8(b).ok()?.parse().ok())
                     .unwrap_or(-1),
                 rtp: unit.timestamp,
+                sequence: self.begun.take().or(self.sequence).unwrap(),
+                came: Instant::now(),
                 data,
                 key: unit.key,
                 sets,
+                replay: self.replay.take(),
             }));
         }
     }
@@ -437,6 +499,12 @@ pub fn played(response: &Response) -> Played {
 }
 
 impl Played {
+    /// Position of a video frame where the range passes so many times as fast as it was recorded.
+    pub fn position_at(&self, got: &Got, scale: f64) -> f64 {
+        let ticks = got.rtp.wrapping_sub(self.info[got.track].rtptime.unwrap()) as i32;
+        self.start + f64::from(ticks) / 90_000.0 * scale
+    }
+
     /// Position of a video frame, in seconds, as a player computes it.
     pub fn position(&self, got: &Got) -> f64 {
         let rate = if got.track == 0 { 90_000.0 } else { 8000.0 };

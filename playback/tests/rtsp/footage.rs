@@ -65,8 +65,14 @@ pub fn at(ms: i64) -> WallTime {
 /// Video frame `n` of a camera, 40 ms apart, with a key frame every [`GOP`]; `n` is in its bytes.
 pub fn video(n: i64, time: WallTime) -> Frame {
     let key = n % GOP == 0;
+    picture(n, time, if key { 0x65 } else { 0x41 })
+}
+
+/// A picture whose slice has this NAL unit header.
+pub fn picture(n: i64, time: WallTime, header: u8) -> Frame {
+    let key = header & 0x1F == 5;
     let len = if key { 9000 } else { 1200 + (n % 7) as usize * 300 };
-    let mut nal = vec![if key { 0x65 } else { 0x41 }];
+    let mut nal = vec![header];
     // Text, because a number's zeros would be a start code.
     nal.extend_from_slice(format!("{n:08}").as_bytes());
     let mut x = n as u32 | 1;
@@ -104,6 +110,44 @@ pub fn frames(first: i64, count: i64, start: WallTime) -> Vec<Frame> {
             [video(first + i, t), sound(first + i, t)]
         })
         .collect()
+}
+
+/// Pictures in stored order with a pyramid of B pictures: I0 P4 B2 b1 b3 P8 B6 b5 b7 and so on, up to the next of the GOPs, each by itself.
+/// `n` counts as shown. `first` and `count` are whole GOPs.
+pub fn pyramid(first: i64, count: i64, start: WallTime) -> Vec<Frame> {
+    const REFERENCE: u8 = 0x41;
+    const B_REFERENCE: u8 = 0x21;
+    const DISPOSABLE: u8 = 0x01;
+    let mut all = Vec::new();
+    for gop in (0..count).step_by(GOP as usize) {
+        let mut add = |i: i64, header| {
+            let t = start.offset((gop + i) * 1_000_000 / RATE);
+            all.push(picture(first + gop + i, t, header));
+        };
+        add(0, 0x65);
+        for p in (4..GOP).step_by(4) {
+            add(p, REFERENCE);
+            add(p - 2, B_REFERENCE);
+            add(p - 3, DISPOSABLE);
+            add(p - 1, DISPOSABLE);
+        }
+        for rest in (GOP - 1) / 4 * 4 + 1..GOP {
+            add(rest, REFERENCE);
+        }
+    }
+    all
+}
+
+/// What picture `n` of [`pyramid`] is predicted from.
+pub fn pyramid_references(n: i64) -> Vec<i64> {
+    let i = n % GOP;
+    match i % 4 {
+        _ if i == 0 => vec![],
+        _ if i > (GOP - 1) / 4 * 4 => vec![n - 1],
+        0 => vec![n - 4],
+        2 => vec![n - 2, n + 2],
+        _ => vec![n - 1, n + 1],
+    }
 }
 
 /// A storage directory with its worker.

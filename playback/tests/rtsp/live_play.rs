@@ -272,13 +272,13 @@ fn a_url_without_an_end_reaches_to_what_is_recorded_and_stays_that_long() {
 }
 
 #[test]
-fn sender_reports_pair_rtp_time_with_the_time_of_the_footage() {
+fn the_first_sender_report_pairs_rtp_time_with_the_time_of_the_footage() {
     let storage = Storage::new();
     let start = now().offset(-60_000_000);
     storage.sealed("door", tracks(), &frames(0, 100, start));
     let server = Server::start(&[&storage]);
-    let mut client = Client::open(&server.url(&format!("door?start={}", start.to_clock())), false);
     for target in [2, 0] {
+        let mut client = Client::open(&server.url(&format!("door?start={}", start.to_clock())), false);
         let reply = played(&client.play(Some(&format!("npt={target}-"))));
         client.forget();
         let Event::Report(0, info) = client.next() else {

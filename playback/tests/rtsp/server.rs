@@ -7,7 +7,9 @@ use std::{
 };
 
 use corenvr_media::{CameraName, CodecParameters, Frame};
-use corenvr_playback::{Access, Action, Gate, Limits, LiveRouter, PlaybackStats, RouteError, ServerConfig, run_shard};
+use corenvr_playback::{
+    Access, Action, Channels, Gate, Limits, LiveRouter, PlaybackStats, RouteError, ServerConfig, run_shard,
+};
 use corenvr_proto::auth::{Secret, Verifier};
 use corenvr_shard::{Config, Shards, Worker, start};
 use corenvr_store::{
@@ -98,6 +100,7 @@ impl Server {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             login: Arc::new(Verifier::new("corenvr", [7; 32], Instant::now(), true, password)),
             limits,
+            channels: Channels::new(|n| (n == 1).then(|| name("door"))),
         });
         let archives: Vec<Worker<Archive>> = storages.iter().map(|s| s.worker.clone()).collect();
         let cameras = Cameras::default();
