@@ -206,7 +206,8 @@ fn instructions(config: &Path, cameras: u16, rtsp_port: u16, since: WallTime, ke
     format!(
         "\ncorenvr records {cameras} simulated cameras.\n\n\
          Watch what happens now:\n{}\n\
-         Watch what was recorded, from {} on:\n{}\n{others}\
+         Watch what was recorded, from {} on:\n{}\n\
+         With &scale=8 (up to 32, 0.25 for slow, -1 or -8 for reverse) behind that URL it plays at another speed.\n{others}\
          Ask the recorder:\n  corenvr status --config {config}\n  corenvr recordings cam1 --config {config}\n\n\
          Ctrl-C ends it and {end} the recordings.\n",
         players(&live),

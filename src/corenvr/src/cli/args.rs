@@ -167,6 +167,9 @@ pub struct AddArgs {
     /// The shard that records it; chosen by its name if left out
     #[arg(long, value_name = "N")]
     pub shard: Option<u16>,
+    /// Its number in playback URLs as Hikvision's and Dahua's, from 1 to 9999
+    #[arg(long)]
+    pub channel: Option<u32>,
     /// Delete its recordings when they are older than this: 14d, or unlimited
     #[arg(long, value_name = "AGE")]
     pub retain: Option<String>,

@@ -49,6 +49,7 @@ fn add(args: AddArgs) -> Result<(), Failure> {
         mode: corenvr_recorder::CameraMode::Continuous,
         storage: args.storage,
         shard: args.shard,
+        channel: args.channel,
         retain: args.retain,
         retain_bytes: args.retain_bytes,
     };
@@ -194,6 +195,7 @@ fn details(view: &CameraView, zone: &TimeZone) -> Vec<(&'static str, String)> {
     );
     push("last frame", status.last_frame.map(|t| when::show(t, zone)));
     push("shard", Some(status.shard.to_string()));
+    push("channel", s.channel.map(|n| n.to_string()));
     push("transport", Some(word(&TRANSPORTS, &s.transport).to_owned()));
     push("audio", Some(if s.audio { "yes" } else { "no" }.to_owned()));
     push("mode", Some(word(&MODES, &s.mode).to_owned()));

@@ -157,7 +157,7 @@ fn sessions(status: &Status) {
     let zone = TimeZone::system();
     output::line("");
     let mut rows = head(&[
-        "VIEWER", "FROM", "PROGRAM", "CAMERA", "WHAT", "OVER", "AT", "RATE", "SKIPPED", "FOR",
+        "VIEWER", "FROM", "PROGRAM", "CAMERA", "WHAT", "OVER", "AT", "SPEED", "RATE", "SKIPPED", "FOR",
     ]);
     for s in &playback.sessions {
         let what = if s.playing {
@@ -173,6 +173,7 @@ fn sessions(status: &Status) {
             what,
             s.transport.clone(),
             s.position.map_or_else(|| "-".into(), |t| when::show(t, &zone)),
+            format!("{}x", s.rate),
             show_bitrate(s.bitrate),
             s.skipped.to_string(),
             show_span(s.age_s),

@@ -106,6 +106,9 @@ pub struct Session {
     pub transport: String,
     pub playing: bool,
     pub position: Option<WallTime>,
+    /// Footage time over wall time; negative in reverse.
+    #[serde(default)]
+    pub rate: f64,
     pub age_s: u64,
     pub bitrate: u64,
     pub skipped: u64,

@@ -29,6 +29,8 @@ pub struct CameraSettings {
     pub storage: Option<PathBuf>,
     /// The shard that records it; `None`: chosen by its name.
     pub shard: Option<u16>,
+    /// Its number in the playback URLs of other makers.
+    pub channel: Option<u32>,
     /// Its own limit of age; `None` takes `[recording] retain`.
     pub retain: Option<Limit<Duration>>,
     /// Its own limit of size; `None` takes `[recording] retain_bytes`.
@@ -60,6 +62,9 @@ pub struct CameraJson {
     /// A shard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u16>,
+    /// A number, from 1 to 9999, that no other camera has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<u32>,
     /// A duration or `unlimited`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain: Option<String>,
@@ -83,6 +88,7 @@ impl CameraSettings {
             mode: CameraMode::Continuous,
             storage: None,
             shard: None,
+            channel: None,
             retain: None,
             retain_bytes: None,
         }
@@ -107,6 +113,7 @@ impl CameraSettings {
             mode: self.mode,
             storage: self.storage.clone(),
             shard: self.shard,
+            channel: self.channel,
             retain: self.retain.map(|limit| limit.show(show_duration)),
             retain_bytes: self.retain_bytes.map(|limit| limit.show(show_size_exact)),
         }
@@ -134,6 +141,9 @@ impl CameraSettings {
         if let Some(shard) = json.shard {
             set("shard", i64::from(shard).into());
         }
+        if let Some(channel) = json.channel {
+            set("channel", i64::from(channel).into());
+        }
         if let Some(limit) = json.retain {
             set("retain", limit.into());
         }
@@ -157,15 +167,20 @@ impl TryFrom<CameraJson> for CameraSettings {
         let bytes = json.retain_bytes.as_deref().map(retain_bytes).transpose();
         keep("name", name.as_ref().map(drop).map_err(Clone::clone));
         keep("url", url.as_ref().map(drop).map_err(Clone::clone));
+        keep(
+            "channel",
+            json.channel.map_or(Ok(()), |n| channel(u64::from(n)).map(drop)),
+        );
         keep("retain", age.as_ref().map(drop).map_err(Clone::clone));
         keep("retain_bytes", bytes.as_ref().map(drop).map_err(Clone::clone));
         match (name, url, age, bytes) {
-            (Ok(name), Ok(url), Ok(retain), Ok(retain_bytes)) => Ok(Self {
+            (Ok(name), Ok(url), Ok(retain), Ok(retain_bytes)) if problems.is_empty() => Ok(Self {
                 transport: json.transport,
                 audio: json.audio,
                 mode: json.mode,
                 storage: json.storage,
                 shard: json.shard,
+                channel: json.channel,
                 retain,
                 retain_bytes,
                 ..Self::new(name, url)
@@ -190,6 +205,19 @@ pub const TRANSPORTS: [(&str, TransportChoice); 3] = [
 ];
 /// The words for the modes.
 pub const MODES: [(&str, CameraMode); 2] = [("continuous", CameraMode::Continuous), ("off", CameraMode::Off)];
+
+/// Highest channel number: Hikvision's URLs put two digits for the stream behind it.
+const CHANNEL_MAX: u64 = 9999;
+
+fn channel(number: u64) -> Result<u32, Problem> {
+    match u32::try_from(number) {
+        Ok(n) if (1..=CHANNEL_MAX).contains(&number) => Ok(n),
+        _ => Err(Problem::new(
+            format!("{number} is no channel number"),
+            format!("use one from 1 to {CHANNEL_MAX}"),
+        )),
+    }
+}
 
 fn camera_name(text: &str) -> Result<CameraName, Problem> {
     CameraName::new(text).map_err(|p| Problem::new(p.to_string(), "choose one such as front-door"))
@@ -251,6 +279,7 @@ pub(super) fn read(section: Section<'_>, errors: &mut Errors<'_>) -> Option<Came
     let shard = section.take("shard", e, |v| {
         u16::try_from(number(v)?).map_err(|_| Problem::new("is too large", "write the index of a shard, from 0"))
     });
+    let channel = section.take("channel", e, |v| channel(number(v)?));
     let retain = section.take("retain", e, |v| parsed(v, retain));
     let retain_bytes = section.take("retain_bytes", e, |v| parsed(v, retain_bytes));
     section.finish(errors);
@@ -263,6 +292,7 @@ pub(super) fn read(section: Section<'_>, errors: &mut Errors<'_>) -> Option<Came
         mode: mode.unwrap_or_default(),
         storage,
         shard,
+        channel,
         retain,
         retain_bytes,
         ..CameraSettings::new(name?, url?)

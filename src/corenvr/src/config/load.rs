@@ -322,6 +322,8 @@ fn cameras(
             errors.add(at, key("storage"), problem, true);
         } else if let Some(problem) = wrong_shard(&settings, config) {
             errors.add(at, key("shard"), problem, true);
+        } else if let Some(problem) = wrong_channel(&settings, config.cameras.iter().chain(&cameras)) {
+            errors.add(at, key("channel"), problem, true);
         } else if taken.len() >= CAMERAS_MAX {
             let problem = Problem::new(format!("is more than {CAMERAS_MAX} cameras"), "use a second recorder");
             errors.add(at, key("name"), problem, true);
@@ -343,6 +345,19 @@ pub fn wrong_storage(settings: &CameraSettings, config: &Config) -> Option<Probl
     Some(Problem::new(
         format!("{} is not a configured storage directory", path.display()),
         format!("use one of {}, or add a [[storage]]", known.join(", ")),
+    ))
+}
+
+/// Whether a camera's channel number is another one's.
+pub fn wrong_channel<'a>(
+    settings: &CameraSettings,
+    mut others: impl Iterator<Item = &'a CameraSettings>,
+) -> Option<Problem> {
+    let channel = settings.channel?;
+    let other = others.find(|c| c.channel == Some(channel) && c.name != settings.name)?;
+    Some(Problem::new(
+        format!("camera {} has the number {channel} already", other.name),
+        "give one of them another number",
     ))
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use camera::{CameraJson, CameraSettings, MODES, TRANSPORTS, one_of, word};
 pub use cameras_file::{CamerasFile, CamerasFileError};
-pub use load::{LoadError, Loaded, load, load_alone, load_server, wrong_shard, wrong_storage};
+pub use load::{LoadError, Loaded, load, load_alone, load_server, wrong_channel, wrong_shard, wrong_storage};
 pub use reader::ConfigError;
 pub use source::SourceUrl;
 

@@ -44,6 +44,22 @@ fn a_wrong_path_is_not_called_missing_too() {
 }
 
 #[test]
+fn a_channel_number_belongs_to_one_camera() {
+    let text = "[[camera]]\nname = \"a\"\nurl = \"rtsp://h/\"\nchannel = 3\n\
+                [[camera]]\nname = \"b\"\nurl = \"rtsp://h/\"\nchannel = 3\n\
+                [[camera]]\nname = \"c\"\nurl = \"rtsp://h/\"\nchannel = 0\n";
+    let found = errors(text);
+    let keys: Vec<_> = found.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, ["[[camera]] b: channel", "[[camera]] c: channel"]);
+    assert!(
+        found[0].to_string().contains("camera a has the number 3 already"),
+        "{}",
+        found[0]
+    );
+    assert!(found[1].to_string().contains("1 to 9999"), "{}", found[1]);
+}
+
+#[test]
 fn mistakes_by_kind() {
     for (text, line, key, words) in [
         ("[shards]\ncpus = \"some\"", 2, "[shards] cpus", "\"all\""),
@@ -165,6 +181,7 @@ fn the_file_of_cameras_reads_back_what_was_written_and_is_private() {
     camera.mode = CameraMode::Off;
     camera.storage = Some(storage);
     camera.shard = Some(0);
+    camera.channel = Some(7);
     camera.retain = Some(Limit::Unlimited);
     camera.retain_bytes = Some(Limit::At(3 << 30));
     let plain = CameraSettings::new(CameraName::new("gate").unwrap(), "rtsp://10.0.0.8/".parse().unwrap());
@@ -195,8 +212,9 @@ fn a_camera_as_json_tells_every_mistake_and_reads_back() {
     );
     assert_eq!(CameraSettings::try_from(camera.exposed()).as_ref(), Ok(&camera));
     assert!(!serde_json::to_string(&camera.to_json()).unwrap().contains("pw"));
-    let found = read(r#"{"name": "A", "url": "x", "retain": "soon", "retain_bytes": "1"}"#).unwrap_err();
+    let wrong = r#"{"name": "A", "url": "x", "channel": 0, "retain": "soon", "retain_bytes": "1"}"#;
+    let found = read(wrong).unwrap_err();
     let keys: Vec<_> = found.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys, ["name", "url", "retain", "retain_bytes"]);
+    assert_eq!(keys, ["name", "url", "channel", "retain", "retain_bytes"]);
     assert!(serde_json::from_str::<CameraJson>(r#"{"name": "a", "url": "x", "colour": 1}"#).is_err());
 }

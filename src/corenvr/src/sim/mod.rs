@@ -134,7 +134,10 @@ pub fn start(options: &Options) -> Result<Sim, SimError> {
     let cpus = supervisor::cpus(&wanted)?;
     supervisor::check_ports(&[options.listen])?;
     let stats = PlaybackStats::new();
-    let server = Arc::new(supervisor::server_config(vec![options.listen]));
+    let server = Arc::new(supervisor::server_config(
+        vec![options.listen],
+        supervisor::ChannelBook::default(),
+    ));
     let (failed, failures) = mpsc::channel();
     let (shared_stats, cameras) = (stats.clone(), options.cameras);
     let shards = corenvr_shard::start(&corenvr_shard::Config { cpus }, move |context| {

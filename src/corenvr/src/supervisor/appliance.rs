@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -61,6 +61,27 @@ impl Gate for AnonymousGate {
     }
 }
 
+/// Which camera has which channel number, as the RTSP server asks it when a URL names one.
+#[derive(Debug, Clone, Default)]
+pub struct ChannelBook(Arc<Mutex<HashMap<u32, CameraName>>>);
+
+impl ChannelBook {
+    /// What these cameras say holds from now on.
+    pub fn set<'a>(&self, cameras: impl Iterator<Item = &'a CameraSettings>) {
+        let numbers = cameras.filter_map(|c| Some((c.channel?, c.name.clone())));
+        *self.lock() = numbers.collect();
+    }
+
+    /// The camera of a number.
+    pub fn camera(&self, channel: u32) -> Option<CameraName> {
+        self.lock().get(&channel).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, CameraName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One storage directory, as the control executor uses it.
 #[derive(Clone)]
 pub struct StorageRef {
@@ -96,6 +117,8 @@ pub struct Appliance {
     pub storages: Vec<StorageRef>,
     /// Storage directories that are not in use, and why.
     pub failed_storages: Vec<(config::Storage, String)>,
+    /// Which camera has which number.
+    pub channels: ChannelBook,
     /// The viewers.
     pub playback: Arc<PlaybackStats>,
     /// Who may watch without a login.
@@ -222,7 +245,7 @@ impl Appliance {
     pub async fn apply_all(&self) {
         let all: Vec<CameraSettings> = self.book.borrow().cameras().cloned().collect();
         futures::future::join_all(all.iter().map(|camera| self.apply_or_leave_out(camera))).await;
-        self.set_policies();
+        self.set_rules();
     }
 
     /// Starts a camera or changes it; what stands in the way is logged and shown in the status.
@@ -239,8 +262,9 @@ impl Appliance {
         self.book.borrow_mut().left_out.push(LeftOut { message });
     }
 
-    /// Tells the retention what is kept from now on.
-    pub fn set_policies(&self) {
+    /// Tells the retention what is kept from now on, and the RTSP server which camera has which number.
+    pub fn set_rules(&self) {
+        self.channels.set(self.book.borrow().cameras());
         if !self.retention.set_policies(self.book.borrow().policies()) {
             tracing::warn!("the retention is busy; changed limits hold from its next restart or reload");
         }
@@ -254,6 +278,9 @@ impl Appliance {
         }
         if let Some(problem) = config::wrong_shard(settings, &book.config) {
             return Err(setting("shard")(problem));
+        }
+        if let Some(problem) = config::wrong_channel(settings, book.cameras()) {
+            return Err(setting("channel")(problem));
         }
         self.recorder_config(settings).map_err(setting("storage"))
     }
@@ -283,7 +310,7 @@ impl Appliance {
         let source = settings.url.to_string();
         added.push(settings);
         self.keep(added).await?;
-        self.set_policies();
+        self.set_rules();
         tracing::info!(camera = %camera.name, %source, "camera added");
         Ok(self.recorder.apply(camera).await?)
     }
@@ -297,7 +324,7 @@ impl Appliance {
             *entry = settings.clone();
         }
         self.keep(added).await?;
-        self.set_policies();
+        self.set_rules();
         tracing::info!(camera = %camera.name, "camera changed");
         Ok(self.recorder.apply(camera).await?)
     }
@@ -310,7 +337,7 @@ impl Appliance {
         self.keep(added).await?;
         tracing::info!(camera = %name, "camera removed");
         self.recorder.remove(name).await?;
-        self.set_policies();
+        self.set_rules();
         Ok(())
     }
 

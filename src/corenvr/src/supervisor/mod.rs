@@ -22,6 +22,7 @@ use corenvr_recorder::{HandleError, Inboxes, RecorderConfig, RecorderHandle, ret
 use corenvr_shard::{Class, ShardContext, Shards, StartError, Task, channel, run_control, spawn, time};
 use corenvr_store::archive::retention::DiskPolicy;
 
+pub use self::appliance::ChannelBook;
 use self::{
     appliance::{AnonymousGate, Appliance, Book, StorageRef},
     load::{SAMPLE_INTERVAL, ShardLoad},
@@ -154,6 +155,7 @@ pub fn run(config_path: &Path, on_ready: Option<OnReady>) -> Result<(), RunError
         storages: parts.storages,
         failed_storages: storages.failed.clone(),
         playback: parts.playback,
+        channels: parts.channels,
         gate: parts.gate,
         load: parts.load.into(),
         slowest_ms: Vec::new().into(),
@@ -179,6 +181,7 @@ struct Parts {
     retention_inbox: retention::RetentionInbox,
     storages: Vec<StorageRef>,
     playback: Arc<PlaybackStats>,
+    channels: ChannelBook,
     gate: Arc<AnonymousGate>,
     load: Vec<ShardLoad>,
 }
@@ -207,6 +210,7 @@ impl Parts {
         let (recorder, inboxes) = RecorderHandle::new(cpus.len() as u16);
         let (retention, retention_inbox) = retention::channel();
         let playback = PlaybackStats::new();
+        let channels = ChannelBook::default();
         let gate = Arc::new(AnonymousGate::default());
         gate.set(config.anonymous);
         let refs: Vec<_> = storages
@@ -232,7 +236,7 @@ impl Parts {
                 ..RecorderConfig::default()
             },
             retention: retention.clone(),
-            server: Arc::new(server_config(config.rtsp_listen.clone())),
+            server: Arc::new(server_config(config.rtsp_listen.clone(), channels.clone())),
             router: router(recorder.clone()),
             gate: gate.clone(),
             playback: playback.clone(),
@@ -254,6 +258,7 @@ impl Parts {
             retention_inbox,
             storages: refs,
             playback,
+            channels,
             gate,
             load,
         })
@@ -308,12 +313,13 @@ impl ShardParts {
 }
 
 /// How the RTSP server listens. There are no accounts: no login is ever right.
-pub fn server_config(listen: Vec<SocketAddr>) -> ServerConfig {
+pub fn server_config(listen: Vec<SocketAddr>, channels: ChannelBook) -> ServerConfig {
     let login = Verifier::new("corenvr", rand::random(), Instant::now(), false, |_| None);
     ServerConfig {
         listen,
         login: Arc::new(login),
         limits: corenvr_playback::Limits::default(),
+        channels: corenvr_playback::Channels::new(move |n| channels.camera(n)),
     }
 }
 

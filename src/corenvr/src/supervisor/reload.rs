@@ -81,7 +81,7 @@ impl Appliance {
         for camera in &changed {
             self.apply_or_leave_out(camera).await;
         }
-        self.set_policies();
+        self.set_rules();
         tracing::info!(
             removed = gone.len(),
             started_or_changed = changed.len(),
