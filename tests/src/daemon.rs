@@ -215,8 +215,7 @@ impl Daemon {
 
     /// A camera's segment files in order of time, sealed ones and open ones.
     pub fn segments(&self, camera: &str) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        walk(&self.path("rec").join(camera), &mut files);
+        let mut files = files_below(&self.path("rec").join(camera));
         files.retain(|f| f.extension().is_some_and(|e| e == "mkv"));
         files.sort();
         files
@@ -264,6 +263,13 @@ pub fn start_of(path: &Path) -> String {
         .trim_end_matches('Z')
         .replace('-', ":");
     format!("{day}T{time}Z")
+}
+
+/// Every file below a directory, whatever its depth.
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    walk(dir, &mut files);
+    files
 }
 
 fn walk(dir: &Path, files: &mut Vec<PathBuf>) {

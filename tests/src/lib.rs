@@ -6,5 +6,7 @@
 pub mod cameras;
 pub mod daemon;
 pub mod frames;
+pub mod numbered;
 pub mod players;
 pub mod process;
+pub mod trick;

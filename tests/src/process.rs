@@ -69,14 +69,6 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Whether a program is on the path.
-pub fn have(program: &str) -> bool {
-    Command::new("which")
-        .arg(program)
-        .output()
-        .is_ok_and(|o| o.status.success())
-}
-
 /// The root of the checkout.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
