@@ -1,6 +1,7 @@
 //! The benches: what recording and playback cost beside a program that only moves the same bytes. README.md beside this file says how to read them.
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
+mod playback;
 mod rtsp;
 
 use std::{
@@ -36,7 +37,7 @@ fn main() {
     let seconds = number("--seconds", 30);
     match args.first().map(String::as_str) {
         Some("recording") => recording(seconds),
-        Some("playback") => playback(seconds),
+        Some("playback") => playback::run(seconds),
         Some("floor") => floor(
             number("--port", 0) as u16,
             number("--cameras", 0) as usize,
@@ -140,13 +141,18 @@ fn simulated_cameras(count: usize) -> (Guarded, u16) {
 }
 
 struct Recorder {
-    process: Guarded,
+    process: Option<Guarded>,
     dir: tempfile::TempDir,
     rtsp_port: u16,
 }
 
 impl Recorder {
     fn start(cameras: usize, sim_port: u16) -> Self {
+        Self::prepare(cameras, sim_port).run()
+    }
+
+    /// Its directories and its configuration.
+    fn prepare(cameras: usize, sim_port: u16) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("corenvr-bench-")
             .tempdir_in(bench_dir())
@@ -167,24 +173,35 @@ impl Recorder {
         for sub in ["state", "run", "rec"] {
             fs::create_dir_all(dir.path().join(sub)).unwrap();
         }
-        let config = dir.path().join("corenvr.toml");
-        fs::write(&config, text).unwrap();
-        let log = fs::File::create(dir.path().join("log")).unwrap();
+        fs::write(dir.path().join("corenvr.toml"), text).unwrap();
+        Self {
+            process: None,
+            dir,
+            rtsp_port,
+        }
+    }
+
+    fn run(mut self) -> Self {
+        let log = fs::File::create(self.dir.path().join("log")).unwrap();
         let child = Command::new("taskset")
             .args(["-c", MEASURED_CPU])
             .arg(corenvr())
             .args(["run", "--config"])
-            .arg(&config)
+            .arg(self.dir.path().join("corenvr.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        Self {
-            process: Guarded(child),
-            dir,
-            rtsp_port,
-        }
+        self.process = Some(Guarded(child));
+        wait_for("the recorder listens", Duration::from_secs(60), || {
+            std::net::TcpStream::connect(("127.0.0.1", self.rtsp_port)).ok()
+        });
+        self
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the recorder runs").0.id()
     }
 
     fn json(&self, args: &[&str]) -> serde_json::Value {
@@ -244,7 +261,7 @@ fn recording(seconds: u64) {
             let recorder = Recorder::start(cameras, port);
             recorder.wait_recording(cameras);
             std::thread::sleep(Duration::from_secs(3));
-            measure(recorder.process.0.id(), seconds, cameras)
+            measure(recorder.pid(), seconds, cameras)
         };
         println!(
             "| {cameras} | {:.2} | {:.2} | {:.2} | {:.0} MiB | {:.0} MiB |",
@@ -293,112 +310,4 @@ fn floor(port: u16, cameras: usize, dir: &Path) {
         }
     })
     .unwrap();
-}
-
-/// Records some cameras for a while, then plays them back to many viewers at once.
-fn playback(seconds: u64) {
-    const CAMERAS: usize = 8;
-    const RECORD_SECONDS: u64 = 60;
-    let (sim, port) = simulated_cameras(CAMERAS);
-    let recorder = Recorder::start(CAMERAS, port);
-    recorder.wait_recording(CAMERAS);
-    std::thread::sleep(Duration::from_secs(RECORD_SECONDS));
-    drop(sim);
-    std::thread::sleep(Duration::from_secs(15));
-    let pid = recorder.process.0.id();
-    let timeline = recorder.json(&["recordings", "cam1"]);
-    let start = timeline["spans"][0]["start"].as_str();
-    let start = start.unwrap_or_else(|| panic!("no footage in {timeline}")).to_owned();
-    let idle = measure(pid, 5, 1).0;
-    println!("recorder without viewers: {idle:.1} ms CPU per second\n");
-    println!(
-        "| sessions at 1x | ms CPU per session-second | PLAY to first packet p50 | p99 | RSS |\n|---|---|---|---|---|"
-    );
-    for sessions in [50usize, 200] {
-        let viewers = Viewers::start(recorder.rtsp_port, sessions, CAMERAS, &start, RECORD_SECONDS);
-        std::thread::sleep(Duration::from_secs(5));
-        let (per_session, rss) = measure(pid, seconds.min(20), sessions);
-        let mut times = first_packets(recorder.rtsp_port, &start, RECORD_SECONDS);
-        times.sort();
-        let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize].as_secs_f64() * 1000.0;
-        drop(viewers);
-        println!(
-            "| {sessions} | {per_session:.2} | {:.1} ms | {:.1} ms | {rss:.0} MiB |",
-            at(0.5),
-            at(0.99)
-        );
-        std::thread::sleep(Duration::from_secs(3));
-    }
-}
-
-/// Sessions that play and throw away, on a thread of this process.
-struct Viewers(std::sync::mpsc::Sender<()>, Option<std::thread::JoinHandle<()>>);
-
-impl Viewers {
-    fn start(port: u16, sessions: usize, cameras: usize, start: &str, length: u64) -> Self {
-        let (tx, rx) = std::sync::mpsc::channel::<()>();
-        let start = start.to_owned();
-        let thread = std::thread::spawn(move || {
-            run_control(async move {
-                let address = SocketAddr::from(([127, 0, 0, 1], port));
-                let mut tasks = Vec::new();
-                for i in 0..sessions {
-                    let url = format!("rtsp://127.0.0.1:{port}/cam{}?start={start}", 1 + i % cameras);
-                    tasks.push(spawn(Class::Playback, "viewer", async move {
-                        let mut client = Client::set_up(address, &url).await.unwrap();
-                        // Spread over the recording, far enough from its end to play through the measurement.
-                        let mut at = (i as u64 * 7) % (length / 4);
-                        loop {
-                            client.play(&format!("Range: npt={at}-\r\n")).await.unwrap();
-                            let until = Instant::now() + Duration::from_secs(length / 2);
-                            while Instant::now() < until {
-                                client.buffer.clear();
-                                if client.stream.read_into(&mut client.buffer).await.unwrap() == 0 {
-                                    return;
-                                }
-                            }
-                            at = (at + 3) % (length / 4);
-                        }
-                    }));
-                    sleep(Duration::from_millis(20)).await;
-                }
-                while matches!(rx.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) {
-                    sleep(Duration::from_millis(50)).await;
-                }
-            })
-            .unwrap();
-        });
-        Self(tx, Some(thread))
-    }
-}
-
-impl Drop for Viewers {
-    fn drop(&mut self) {
-        let _ = self.0.send(());
-        if let Some(thread) = self.1.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn first_packets(port: u16, start: &str, length: u64) -> Vec<Duration> {
-    const SEEKS: u64 = 200;
-    let url = format!("rtsp://127.0.0.1:{port}/cam1?start={start}");
-    run_control(async move {
-        let mut client = Client::set_up(SocketAddr::from(([127, 0, 0, 1], port)), &url)
-            .await
-            .unwrap();
-        client.play("Range: npt=0-\r\n").await.unwrap();
-        let (mut times, mut seed) = (Vec::new(), 1u64);
-        for _ in 0..SEEKS {
-            seed = seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            let at = (seed >> 33) as f64 / f64::from(u32::MAX >> 1) * (length as f64 - 5.0);
-            times.push(client.seek(at).await.unwrap());
-            sleep(Duration::from_millis(50)).await;
-        }
-        times
-    })
-    .unwrap()
 }

@@ -64,9 +64,9 @@ impl Client {
     }
 
     /// PLAY from a new position; returns how long it took from sending it to the first RTP packet behind the reply.
-    pub async fn seek(&mut self, npt: f64) -> io::Result<Duration> {
+    pub async fn seek(&mut self, headers: &str) -> io::Result<Duration> {
         let begun = Instant::now();
-        self.play(&format!("Range: npt={npt:.3}-\r\n")).await?;
+        self.play(headers).await?;
         loop {
             if let Some(channel) = self.take_interleaved() {
                 if channel % 2 == 0 {
