@@ -182,10 +182,7 @@ impl Player {
 
     /// Whether play in this way goes on from the frame shown last, at the same distance as in the footage. Key frames come at once instead.
     fn anchors(&self, ride: &Ride) -> bool {
-        let every = matches!(
-            self.feed.as_ref().and_then(Feed::order),
-            Some(Order::Every | Order::Predicted)
-        );
+        let every = matches!(self.feed.as_ref().and_then(Feed::order), Some(Order::Every));
         every && ride.still.is_none() && ride.flow != Flow::Original
     }
 
@@ -390,7 +387,7 @@ impl Player {
         let (live, order) = self.feed.as_ref().map_or((true, None), |f| (f.is_live(), f.order()));
         let jump = shot.npt.micros_since(last).abs();
         let hole = match order {
-            Some(Order::Every | Order::Predicted) => jump > HOLE_MICROS,
+            Some(Order::Every) => jump > HOLE_MICROS,
             Some(Order::Keys(Direction::Forward, _)) if shot.cut => jump > HOLE_MICROS,
             Some(Order::Keys(..)) => jump > KEY_HOLE_MICROS,
             Some(Order::Gops) | None => false,

@@ -16,12 +16,10 @@ use corenvr_store::SegmentMeta;
 
 use super::{Before, Begin, Course, Npt, Place, REORDER_MAX, Read, SEAM_MICROS_MAX, Step, Timed, Timeline};
 
-/// All frames, or all that others depend on.
+/// All frames.
 #[derive(Debug)]
 pub(super) struct Every {
     place: Place,
-    /// Leave out pictures that nothing depends on.
-    needed_only: bool,
     /// Play ends before this moment.
     until: Npt,
     start: Option<(Npt, WallTime)>,
@@ -72,7 +70,7 @@ struct Hunt {
 }
 
 impl Every {
-    pub fn new(timeline: Timeline, needed_only: bool, begin: Begin, until: Option<Npt>) -> Option<Self> {
+    pub fn new(timeline: Timeline, begin: Begin, until: Option<Npt>) -> Option<Self> {
         let npt = match begin {
             Begin::At(npt) | Begin::After(npt) => npt,
         };
@@ -85,7 +83,6 @@ impl Every {
         let first = if hunt.is_some() { Before::Joined } else { Before::Cut };
         Some(Self {
             place: Place::new(timeline, piece, first),
-            needed_only,
             until: until.unwrap_or(Npt(i64::MAX)),
             start: None,
             cluster: 0,
@@ -202,7 +199,7 @@ impl Every {
             }
             self.filter.need_key = false;
         }
-        let spare = self.needed_only || self.filter.shown.is_some_and(|t| frame.time <= t);
+        let spare = self.filter.shown.is_some_and(|t| frame.time <= t);
         if video
             && spare
             && let Some(codec) = self.place.video_codec()

@@ -68,8 +68,6 @@ impl Spacing {
 pub enum Order {
     /// Every frame of every track, forward.
     Every,
-    /// The same without pictures that nothing depends on.
-    Predicted,
     /// Video key frames only.
     Keys(Direction, Spacing),
     /// Groups of pictures backward, the frames of each in decode order. No sound.
@@ -81,7 +79,7 @@ pub enum Order {
 pub enum Begin {
     /// At the clean point at or before this moment, in either direction.
     At(Npt),
-    /// Behind the frame shown at this moment, which the client's decoder still has. [`Order::Every`] and [`Order::Predicted`] go on with
+    /// Behind the frame shown at this moment, which the client's decoder still has. [`Order::Every`] goes on with
     /// what is stored behind it, but for frames that are shown at or before it and that nothing depends on; if it is not found, at the
     /// next key frame. [`Order::Keys`] goes on with the next key frame later or earlier than it. [`Order::Gops`] begins as with
     /// [`Begin::At`].
@@ -201,8 +199,7 @@ impl Plan {
     /// that still is. Without it, everything is played, and forward what [`Self::grow`] adds. `None` if the timeline is empty.
     pub fn new(timeline: Timeline, order: Order, begin: Begin, until: Option<Npt>) -> Option<Self> {
         let course: Box<dyn Course> = match order {
-            Order::Every => Box::new(Every::new(timeline, false, begin, until)?),
-            Order::Predicted => Box::new(Every::new(timeline, true, begin, until)?),
+            Order::Every => Box::new(Every::new(timeline, begin, until)?),
             Order::Keys(direction, spacing) => Box::new(Keys::new(timeline, direction, spacing, begin, until)?),
             Order::Gops => Box::new(Gops::new(timeline, begin, until)?),
         };

@@ -205,19 +205,17 @@ impl Timeline {
         let piece = self.pieces.iter().find(|p| t < p.end);
         piece.map_or(self.len(), |p| p.npt_of(t.max(p.start)))
     }
-}
 
-/// Whether footage that starts at `start` goes on where `last` ends.
-fn joins(last: &Piece, start: WallTime) -> bool {
-    start.micros_since(last.end).abs() <= SEAM_MICROS_MAX && last.start < start
-}
-
-impl Timeline {
     /// Where a moment of UTC is in normal play time, seen in reverse: clamped, and in a gap the last moment of the footage before it.
     pub fn npt_before(&self, t: WallTime) -> Npt {
         let piece = self.pieces.iter().rev().find(|p| p.start <= t);
         piece.map_or(Npt::ZERO, |p| p.npt_of(t.min(p.end.offset(-1))))
     }
+}
+
+/// Whether footage that starts at `start` goes on where `last` ends.
+fn joins(last: &Piece, start: WallTime) -> bool {
+    start.micros_since(last.end).abs() <= SEAM_MICROS_MAX && last.start < start
 }
 
 #[cfg(test)]

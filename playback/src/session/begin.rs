@@ -242,7 +242,7 @@ impl Session {
     fn behind(&self, timeline: &Timeline, order: Order, begin: Begin) -> Begin {
         let State::Idle(player) = &self.state else { return begin };
         match (begin, order, player.decoded()) {
-            (Begin::After(_), Order::Every | Order::Predicted, Some(sent)) => Begin::After(timeline.npt_at(sent)),
+            (Begin::After(_), Order::Every, Some(sent)) => Begin::After(timeline.npt_at(sent)),
             _ => begin,
         }
     }

@@ -143,18 +143,6 @@ proptest! {
     }
 
     #[test]
-    fn without_spare_pictures_the_rest_is_the_same(world in worlds(), a in 0.0..1.1f64, b in 0.0..1.2f64) {
-        let line = world.timeline(Gaps::Skip);
-        let (start, end) = (share(&line, a), share(&line, b.max(a)));
-        let mut plan = Plan::new(line.clone(), Order::Predicted, Begin::At(start), Some(end)).unwrap();
-        let got = strip(world.play(&mut plan, usize::MAX));
-        let whole = strip(world.play(&mut every(&line, start, Some(end)), usize::MAX));
-        prop_assert!(got.iter().all(|(f, _)| !is_spare(f)));
-        let wanted = |(f, npt): &(Frame, Npt)| f.track.0 == 0 && !is_spare(f) && *npt < end;
-        prop_assert!(got.iter().filter(|f| wanted(f)).eq(whole.iter().filter(|f| wanted(f))));
-    }
-
-    #[test]
     fn play_goes_on_behind_any_picture(world in worlds(), pick in any::<prop::sample::Index>()) {
         let line = world.timeline(Gaps::Skip);
         let mut all = Vec::new();

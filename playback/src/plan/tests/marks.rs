@@ -28,7 +28,6 @@ fn piece(timed: &Timed) -> usize {
 fn orders() -> impl Strategy<Value = Order> {
     prop_oneof![
         Just(Order::Every),
-        Just(Order::Predicted),
         Just(Order::Gops),
         Just(Order::Keys(Direction::Forward, Spacing::default())),
         Just(Order::Keys(Direction::Backward, Spacing::default())),
