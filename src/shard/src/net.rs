@@ -204,9 +204,37 @@ impl Stream {
         Ok(sockopt::set_socket_send_buffer_size(self.fd.get_ref(), bytes)?)
     }
 
+    /// Takes the stream off this executor, so that another thread's can go on with it. What was read is the caller's to hand on.
+    /// A clone that is still about keeps its own share of the socket.
+    pub fn detach(self) -> io::Result<DetachedStream> {
+        let fd = match Rc::try_unwrap(self.fd) {
+            Ok(fd) => fd.into_inner(),
+            Err(shared) => shared.get_ref().try_clone()?,
+        };
+        Ok(DetachedStream(fd))
+    }
+
     /// The user id of the process at the other end of a Unix socket.
     pub fn peer_uid(&self) -> io::Result<u32> {
         Ok(sockopt::socket_peercred(self.fd.get_ref())?.uid.as_raw())
+    }
+}
+
+/// A connected stream that belongs to no executor: it may be sent to another thread. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct DetachedStream(OwnedFd);
+
+impl From<OwnedFd> for DetachedStream {
+    /// Any connected stream socket.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl DetachedStream {
+    /// Goes on with the stream on this thread's executor.
+    pub fn attach(self) -> io::Result<Stream> {
+        Stream::new(self.0)
     }
 }
 
@@ -375,15 +403,19 @@ fn keep_alive(fd: &OwnedFd) -> io::Result<()> {
     Ok(sockopt::set_tcp_keepcnt(fd, KEEPALIVE.2)?)
 }
 
-/// The largest datagram that is received whole; a longer one is counted as truncated and dropped.
+/// The largest datagram that is received whole unless [`UdpSocket::set_datagram_max`] says otherwise; a longer one is counted as
+/// truncated and dropped.
 pub const DATAGRAM_LEN_MAX: usize = 4096;
 /// Datagrams taken in one system call.
 const BATCH: usize = 16;
+/// Room for the datagrams of one system call.
+const ARENA: usize = BATCH * DATAGRAM_LEN_MAX;
 
 /// A UDP socket.
 pub struct UdpSocket {
     fd: Rc<PollableFd<OwnedFd>>,
     arena: BytesMut,
+    datagram_max: usize,
     truncated: u64,
 }
 
@@ -405,8 +437,20 @@ impl UdpSocket {
         Ok(Self {
             fd: pollable(fd)?,
             arena: BytesMut::new(),
+            datagram_max: DATAGRAM_LEN_MAX,
             truncated: 0,
         })
+    }
+
+    /// Takes datagrams of up to `bytes` (at least one, at most 64 KiB), fewer of them in one system call the longer they may be.
+    pub const fn set_datagram_max(&mut self, bytes: usize) {
+        self.datagram_max = if bytes == 0 {
+            1
+        } else if bytes > ARENA {
+            ARENA
+        } else {
+            bytes
+        };
     }
 
     /// Our own address.
@@ -423,7 +467,7 @@ impl UdpSocket {
         UdpSender(self.fd.clone())
     }
 
-    /// Datagrams that were longer than [`DATAGRAM_LEN_MAX`] and therefore dropped.
+    /// Datagrams that were longer than the limit and therefore dropped.
     pub fn truncated(&self) -> u64 {
         self.truncated
     }
@@ -443,7 +487,8 @@ impl UdpSocket {
     }
 
     fn recv_now(&mut self, out: &mut Vec<(SocketAddr, Bytes)>) -> io::Result<()> {
-        const ARENA: usize = BATCH * DATAGRAM_LEN_MAX;
+        let datagram_max = self.datagram_max;
+        let batch = (ARENA / datagram_max).min(BATCH);
         // Zeroed once: the arena is reclaimed whole as soon as its datagrams have been consumed.
         self.arena.clear();
         self.arena.resize(ARENA, 0);
@@ -455,8 +500,8 @@ impl UdpSocket {
                 std::mem::zeroed::<[libc::sockaddr_storage; BATCH]>(),
             )
         };
-        for i in 0..BATCH {
-            let slot = &mut self.arena[i * DATAGRAM_LEN_MAX..(i + 1) * DATAGRAM_LEN_MAX];
+        for i in 0..batch {
+            let slot = &mut self.arena[i * datagram_max..(i + 1) * datagram_max];
             vectors[i] = libc::iovec {
                 iov_base: slot.as_mut_ptr().cast(),
                 iov_len: slot.len(),
@@ -471,7 +516,7 @@ impl UdpSocket {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
                 headers.as_mut_ptr(),
-                BATCH as u32,
+                batch as u32,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
@@ -480,7 +525,7 @@ impl UdpSocket {
             return Err(io::Error::last_os_error());
         }
         for i in 0..n as usize {
-            let mut slot = self.arena.split_to(DATAGRAM_LEN_MAX);
+            let mut slot = self.arena.split_to(datagram_max);
             slot.truncate(headers[i].msg_len as usize);
             if headers[i].msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
                 self.truncated += 1;
@@ -663,6 +708,67 @@ mod tests {
                     .all(|a| a.ip().is_loopback())
             );
             assert!(resolve("no-such-host.invalid", 554).await.is_err());
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_connection_goes_on_on_another_executor() {
+        let (tx, mut rx) = crate::channel::bounded::<DetachedStream>(1);
+        let server = std::thread::spawn(move || {
+            run_control(async move {
+                let mut stream = rx.recv().await.unwrap().attach().unwrap();
+                let mut buffer = BytesMut::new();
+                while buffer.len() < 6 {
+                    stream.read_into(&mut buffer).await.unwrap();
+                }
+                stream.write_all(&buffer).await.unwrap();
+                stream.peer_addr()
+            })
+            .unwrap()
+        });
+        let client = run_control(async move {
+            let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+            let mut client = Stream::connect(listener.local_addr(), Duration::from_secs(5))
+                .await
+                .unwrap();
+            let mut accepted = listener.accept().await.unwrap();
+            client.write_all(b"one").await.unwrap();
+            let mut buffer = BytesMut::new();
+            accepted.read_into(&mut buffer).await.unwrap();
+            assert_eq!(buffer, "one");
+            // With a clone about, and while something is on its way.
+            let shared = accepted.clone();
+            client.write_all(b"twofor").await.unwrap();
+            assert!(tx.try_send(accepted.detach().unwrap()).is_ok());
+            drop(shared);
+            let mut echo = BytesMut::new();
+            while echo.len() < 6 {
+                client.read_into(&mut echo).await.unwrap();
+            }
+            assert_eq!(echo, "twofor");
+            client.local_addr()
+        })
+        .unwrap();
+        assert_eq!(server.join().unwrap(), client);
+    }
+
+    #[test]
+    fn a_socket_may_take_the_largest_datagrams() {
+        run_control(async {
+            let any = "127.0.0.1:0".parse().unwrap();
+            let mut here = UdpSocket::bind(any, 1 << 20).unwrap();
+            here.set_datagram_max(usize::MAX);
+            let there = UdpSocket::bind(any, 1 << 16).unwrap().sender();
+            let (long, short) = (vec![7; 60_000], vec![8; 10]);
+            for data in [&long, &short] {
+                there.send_to(data, here.local_addr()).await.unwrap();
+            }
+            let mut got = Vec::new();
+            while got.len() < 2 {
+                here.recv_batch(&mut got).await.unwrap();
+            }
+            assert!(got[0].1 == long && got[1].1 == short);
         })
         .unwrap();
     }
