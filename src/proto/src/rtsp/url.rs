@@ -128,7 +128,7 @@ impl CameraUrl {
 
 /// User part, host with port, and the rest. Where a password makes the text ambiguous, the plainest reading that has a
 /// valid host wins.
-fn split_authority(rest: &str) -> (Option<&str>, &str, &str) {
+pub(crate) fn split_authority(rest: &str) -> (Option<&str>, &str, &str) {
     let slash = rest.find('/').unwrap_or(rest.len());
     let strict = rest.find(['/', '?']).unwrap_or(rest.len());
     let at_user = |at: usize| {
@@ -155,7 +155,7 @@ fn split_authority(rest: &str) -> (Option<&str>, &str, &str) {
 }
 
 /// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
-fn parse_authority(authority: &str) -> Result<(String, Option<u16>), UrlError> {
+pub(crate) fn parse_authority(authority: &str) -> Result<(String, Option<u16>), UrlError> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or(UrlError::Host)?;
         let zone_free = host.split('%').next().unwrap_or_default();
@@ -229,7 +229,7 @@ pub(crate) fn without_credentials(url: &str) -> String {
 }
 
 /// Replaces the values of `password=`, `passwd=`, `pwd=`, `pass=` and `token=` up to the next separator.
-fn hide_passwords(url: &str) -> String {
+pub(crate) fn hide_passwords(url: &str) -> String {
     const KEYS: [&str; 5] = ["password=", "passwd=", "pwd=", "pass=", "token="];
     let lower = url.to_ascii_lowercase();
     let mut out = String::with_capacity(url.len());
