@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::BitReader;
 
-const SAMPLE_RATES: [u32; 13] = [
+pub(super) const SAMPLE_RATES: [u32; 13] = [
     96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
 ];
 const SBR: u32 = 5;

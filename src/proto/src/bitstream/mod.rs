@@ -3,6 +3,7 @@
 //! Everything reads bytes from outside: wrong ones give `None`, never a panic.
 
 pub mod aac;
+pub mod adts;
 pub mod av1;
 mod bits;
 mod depend;

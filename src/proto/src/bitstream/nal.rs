@@ -1,6 +1,8 @@
 //! NAL units of H.264 and H.265 as byte strings: start codes, length prefixes, emulation prevention.
 
-use memchr::memchr;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 /// Bytes of the length before each NAL unit in `corenvr_media::Frame::data`.
 pub const LENGTH_LEN: usize = 4;
@@ -34,16 +36,8 @@ pub struct BadLength;
 
 /// Where the next start code `00 00 01` is.
 pub(crate) fn find_start_code(data: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while let Some(zero) = data.get(at..).and_then(|rest| memchr(0, rest)) {
-        at += zero;
-        match data.get(at + 1..at + 3)? {
-            [0, 1] => return Some(at),
-            [0, _] => at += 1,
-            _ => at += 2,
-        }
-    }
-    None
+    static START_CODE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(&[0, 0, 1]));
+    START_CODE.find(data)
 }
 
 /// The NAL units of an Annex B byte stream (H.264 annex B), without the zeros around them. What stands before the first start

@@ -58,12 +58,24 @@ pub struct ReorderCounts {
     pub restarts: u64,
 }
 
+/// How long packets wait for one that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// How many packets may wait behind a gap. One more, and the gap is given up as lost.
+    pub packets: usize,
+    /// How long a packet waits behind a gap. After that the gap is given up as lost.
+    pub time: Duration,
+    /// A packet up to this far behind is late or a duplicate and dropped; further behind is a restart.
+    pub misorder_max: u16,
+}
+
 /// The reorder buffer of one RTP stream.
 ///
 /// After each [`Self::push`], and when [`Self::poll_timeout`] has passed, poll until `None`.
 #[derive(Debug)]
 pub struct Reorder {
     in_order: bool,
+    window: Window,
     /// Source and next sequence number expected.
     current: Option<(u32, u16)>,
     /// Packets behind a gap, by sequence.
@@ -77,17 +89,35 @@ pub struct Reorder {
 impl Reorder {
     /// For datagrams: waits for packets that are late, within [`WINDOW_PACKETS`] and [`WINDOW_TIME`].
     pub fn udp() -> Self {
-        Self::new(false)
+        Self::with_window(Window {
+            packets: WINDOW_PACKETS,
+            time: WINDOW_TIME,
+            misorder_max: MISORDER_MAX,
+        })
+    }
+
+    /// For datagrams, with a window of its own.
+    pub fn with_window(window: Window) -> Self {
+        Self::new(false, window)
     }
 
     /// For a transport that keeps the order: nothing waits; gaps that the sender itself left are still told.
     pub fn tcp() -> Self {
-        Self::new(true)
+        // No packet is late in a transport in order: only the very same one again is a duplicate.
+        Self::new(
+            true,
+            Window {
+                packets: 0,
+                time: Duration::ZERO,
+                misorder_max: 1,
+            },
+        )
     }
 
-    fn new(in_order: bool) -> Self {
+    fn new(in_order: bool, window: Window) -> Self {
         Self {
             in_order,
+            window,
             current: None,
             waiting: VecDeque::new(),
             ready: VecDeque::new(),
@@ -114,9 +144,7 @@ impl Reorder {
     }
 
     fn is_late(&self, ahead: u16) -> bool {
-        let behind = ahead.wrapping_neg();
-        // A transport in order has no late packets: only the very same one again is a duplicate.
-        behind <= if self.in_order { 1 } else { MISORDER_MAX }
+        ahead.wrapping_neg() <= self.window.misorder_max
     }
 
     /// A packet of the current source, at or after the next one expected.
@@ -142,7 +170,7 @@ impl Reorder {
         }
         debug_assert_eq!(packet.ssrc, ssrc);
         self.waiting.insert(at, (packet, now));
-        while self.waiting.len() > WINDOW_PACKETS {
+        while self.waiting.len() > self.window.packets {
             self.deliver_waiting();
         }
     }
@@ -223,7 +251,7 @@ impl Reorder {
         }
         let (packet, arrived) = self.waiting.front()?;
         let (_, next) = self.current?;
-        if packet.sequence == next || now.saturating_duration_since(*arrived) >= WINDOW_TIME {
+        if packet.sequence == next || now.saturating_duration_since(*arrived) >= self.window.time {
             self.deliver_waiting();
             return self.ready.pop_front();
         }
@@ -232,7 +260,7 @@ impl Reorder {
 
     /// When [`Self::poll`] is to be called although nothing has arrived; `None` if nothing waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.waiting.front().map(|(_, arrived)| *arrived + WINDOW_TIME)
+        self.waiting.front().map(|(_, arrived)| *arrived + self.window.time)
     }
 
     /// Gives up all gaps, at the end of a stream. Poll until `None` afterwards.

@@ -42,6 +42,12 @@ impl Av1 {
         self.parameters.as_ref()
     }
 
+    pub(super) fn learn(&mut self, set: &[u8]) {
+        if let Some((obu, _)) = Obu::split(set).filter(|(obu, _)| obu.kind() == kind::SEQUENCE_HEADER) {
+            self.take_header(&obu);
+        }
+    }
+
     pub(super) fn flush(&mut self, out: &mut Output) {
         // A unit that does not fit the queue is dropped here as everywhere; the end of a stream has nobody to tell.
         let _ = self.finish(out);
@@ -159,7 +165,7 @@ impl Av1 {
         match obu.kind() {
             // Senders should leave these out (section 5); receivers ignore them.
             kind::TEMPORAL_DELIMITER | kind::TILE_LIST | kind::PADDING => return Ok(()),
-            kind::SEQUENCE_HEADER => self.learn(&obu),
+            kind::SEQUENCE_HEADER => self.take_header(&obu),
             kind::FRAME | kind::FRAME_HEADER => {
                 self.key |= !self.has_frame && obu.is_key_frame();
                 self.has_frame = true;
@@ -175,7 +181,7 @@ impl Av1 {
         Ok(())
     }
 
-    fn learn(&mut self, obu: &Obu<'_>) {
+    fn take_header(&mut self, obu: &Obu<'_>) {
         if self.sequence_header == obu.payload {
             return;
         }

@@ -74,6 +74,11 @@ impl H265 {
         self.sets.current.as_ref()
     }
 
+    pub(super) fn learn(&mut self, set: &[u8]) {
+        self.sets.apply(set);
+        self.sets.parameters();
+    }
+
     pub(super) fn flush(&mut self, out: &mut Output) {
         // A unit that does not fit the queue is dropped here as everywhere; the end of a stream has nobody to tell.
         let _ = self.units.flush(&mut self.sets, out);
@@ -169,7 +174,7 @@ impl H265 {
 
 /// The parameter sets seen so far, and the parameters made of them.
 #[derive(Debug, Default)]
-struct ParameterSets {
+pub(crate) struct ParameterSets {
     /// Kind, id, bytes; sorted.
     sets: SmallVec<[(u8, u8, Bytes); 3]>,
     /// The SPS that came last.

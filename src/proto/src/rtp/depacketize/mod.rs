@@ -3,11 +3,11 @@
 mod aac;
 mod audio;
 mod av1;
-mod h264;
-mod h265;
+pub(crate) mod h264;
+pub(crate) mod h265;
 mod jpeg;
 mod latm;
-mod nal_units;
+pub(crate) mod nal_units;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -102,14 +102,18 @@ enum Format {
 
 /// Finished units on their way to the caller, and which parameters were told with them.
 #[derive(Debug, Default)]
-struct Output {
-    units: VecDeque<AccessUnit>,
+pub(crate) struct Output {
+    pub(crate) units: VecDeque<AccessUnit>,
     told: Option<Arc<CodecParameters>>,
 }
 
 impl Output {
     /// Adds a unit that has these parameters.
-    fn add(&mut self, mut unit: AccessUnit, parameters: Option<&Arc<CodecParameters>>) -> Result<(), DepacketizeError> {
+    pub(crate) fn add(
+        &mut self,
+        mut unit: AccessUnit,
+        parameters: Option<&Arc<CodecParameters>>,
+    ) -> Result<(), DepacketizeError> {
         if self.units.len() >= OUTPUT_UNITS_MAX {
             return Err(DepacketizeError::NotPolled);
         }
@@ -156,6 +160,17 @@ impl Depacketizer {
             Format::Aac(f) => f.push(packet, lost_before, out),
             Format::Latm(f) => f.push(packet, lost_before, out),
             Format::Audio(f) => f.push(packet, lost_before, out),
+        }
+    }
+
+    /// Takes a parameter set that came beside the stream, as in an `avcC` or `hvcC` record; of AV1 a sequence header OBU.
+    /// Other formats have none.
+    pub(crate) fn learn(&mut self, set: &[u8]) {
+        match &mut self.format {
+            Format::H264(f) => f.learn(set),
+            Format::H265(f) => f.learn(set),
+            Format::Av1(f) => f.learn(set),
+            Format::Jpeg(_) | Format::Aac(_) | Format::Latm(_) | Format::Audio(_) => {}
         }
     }
 

@@ -25,7 +25,7 @@ const ROOM_MIN: usize = 8 << 10;
 
 /// What a NAL unit means for the bounds of access units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NalKind {
+pub(crate) enum NalKind {
     /// A slice of a picture.
     Slice {
         /// The picture's first slice.
@@ -48,7 +48,7 @@ pub(super) enum NalKind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SliceKey {
+pub(crate) enum SliceKey {
     /// Decoding can start here.
     Yes,
     /// It can if the unit has a recovery point.
@@ -57,7 +57,7 @@ pub(super) enum SliceKey {
 }
 
 /// What the two codecs know of their NAL units.
-pub(super) trait NalCodec {
+pub(crate) trait NalCodec {
     /// Classifies a NAL unit (never empty) in the order of the stream.
     fn inspect(&mut self, nal: &[u8]) -> NalKind;
     /// Takes a parameter set into the parameters.
@@ -68,7 +68,7 @@ pub(super) trait NalCodec {
 
 /// The unit in progress.
 #[derive(Debug)]
-pub(super) struct NalUnits {
+pub(crate) struct NalUnits {
     /// What of the unit is there, each NAL unit behind its length.
     buffer: BytesMut,
     timestamp: Option<u32>,
@@ -99,6 +99,8 @@ struct Unit {
     damaged: bool,
     /// Packets were lost just before this unit, and nothing shows that its start is there.
     start_in_doubt: bool,
+    /// A container says that a picture begins here: with the picture's first slice the doubt ends.
+    start_marked: bool,
     /// The marker was on a packet behind which the unit could end.
     marked: bool,
     next: Option<NextUnit>,
@@ -131,7 +133,7 @@ impl MarkerTrust {
 }
 
 impl NalUnits {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             buffer: BytesMut::new(),
             timestamp: None,
@@ -144,7 +146,7 @@ impl NalUnits {
     }
 
     /// Starts a packet: tells units apart by time stamp, and puts a loss where it belongs.
-    pub(super) fn begin_packet<C: NalCodec>(
+    pub(crate) fn begin_packet<C: NalCodec>(
         &mut self,
         codec: &mut C,
         timestamp: u32,
@@ -184,7 +186,7 @@ impl NalUnits {
     }
 
     /// Ends a packet. The marker bit may end the unit.
-    pub(super) fn end_packet<C: NalCodec>(
+    pub(crate) fn end_packet<C: NalCodec>(
         &mut self,
         codec: &mut C,
         marker: bool,
@@ -206,7 +208,7 @@ impl NalUnits {
 
     /// Starts a NAL unit with these bytes. One still in progress is dropped, unless its last packet had the marker: then only
     /// the end bit of its last fragment is missing.
-    pub(super) fn start_nal<C: NalCodec>(
+    pub(crate) fn start_nal<C: NalCodec>(
         &mut self,
         codec: &mut C,
         header: &[u8],
@@ -228,7 +230,7 @@ impl NalUnits {
     }
 
     /// Adds to the NAL unit in progress; nothing happens if there is none.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), DepacketizeError> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), DepacketizeError> {
         if self.open.is_none() {
             return Ok(());
         }
@@ -239,16 +241,40 @@ impl NalUnits {
         Ok(())
     }
 
-    /// Ends the NAL unit in progress; nothing happens if there is none.
-    pub(super) fn end_nal<C: NalCodec>(&mut self, codec: &mut C, out: &mut Output) -> Result<(), DepacketizeError> {
+    /// Adds zeros to the NAL unit in progress; nothing happens if there is none.
+    pub(crate) fn append_zeros(&mut self, count: usize) -> Result<(), DepacketizeError> {
+        if self.open.is_none() {
+            return Ok(());
+        }
+        if count > UNIT_BYTES_MAX - self.buffer.len().min(UNIT_BYTES_MAX) {
+            return self.give_up();
+        }
+        self.buffer.put_bytes(0, count);
+        Ok(())
+    }
+
+    /// Ends the NAL unit in progress; nothing happens if there is none. Start codes inside part it into several.
+    pub(crate) fn end_nal<C: NalCodec>(&mut self, codec: &mut C, out: &mut Output) -> Result<(), DepacketizeError> {
+        if let Some(OpenNal { at, .. }) = self.open
+            && find_start_code(&self.buffer[at + LENGTH_LEN..]).is_some()
+        {
+            self.open = None;
+            let stream = self.buffer.split_off(at);
+            return self.add_annex_b(codec, &stream[LENGTH_LEN..], out);
+        }
+        self.end_single_nal(codec, out)
+    }
+
+    /// As [`Self::end_nal`], for one that is known to hold no start code.
+    pub(crate) fn end_single_nal<C: NalCodec>(
+        &mut self,
+        codec: &mut C,
+        out: &mut Output,
+    ) -> Result<(), DepacketizeError> {
         let Some(OpenNal { at, .. }) = self.open.take() else {
             return Ok(());
         };
         let start = at + LENGTH_LEN;
-        if find_start_code(&self.buffer[start..]).is_some() {
-            let stream = self.buffer.split_off(at);
-            return self.add_annex_b(codec, &stream[LENGTH_LEN..], out);
-        }
         let len = self.buffer.len() - start;
         if len == 0 {
             self.buffer.truncate(at);
@@ -259,7 +285,7 @@ impl NalUnits {
     }
 
     /// Adds a NAL unit that is whole. Start codes inside part it into several.
-    pub(super) fn add_nal<C: NalCodec>(
+    pub(crate) fn add_nal<C: NalCodec>(
         &mut self,
         codec: &mut C,
         nal: &[u8],
@@ -290,29 +316,51 @@ impl NalUnits {
         Ok(())
     }
 
+    /// The NAL unit in progress, as far as it came.
+    pub(crate) fn open_nal(&self) -> Option<&[u8]> {
+        self.open.map(|open| &self.buffer[open.at + LENGTH_LEN..])
+    }
+
+    /// Takes the NAL unit in progress out of the unit, which misses nothing by that.
+    pub(crate) fn discard_nal(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.buffer.truncate(open.at);
+        }
+    }
+
+    /// The container says that the unit in progress starts at what comes next: nothing of it is missing if that has the first slice.
+    pub(crate) fn mark_start(&mut self) {
+        self.unit.start_marked = true;
+    }
+
+    /// Something may be missing at the start of the unit in progress, though no packet is.
+    pub(crate) fn doubt_start(&mut self) {
+        self.unit.start_in_doubt = true;
+    }
+
     /// Whether a NAL unit is in progress.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Whether something of the unit is missing already.
-    pub(super) fn is_damaged(&self) -> bool {
+    pub(crate) fn is_damaged(&self) -> bool {
         self.unit.damaged || self.unit.start_in_doubt || self.overflow
     }
 
     /// Whether the unit passed a limit, so that what still comes of it is no error.
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.overflow
     }
 
     /// A packet was not understood: its part of the unit is missing, and so is the NAL unit in progress.
-    pub(super) fn damage(&mut self) {
+    pub(crate) fn damage(&mut self) {
         self.drop_open();
         self.unit.damaged = true;
     }
 
     /// Ends the unit in progress, whatever it has.
-    pub(super) fn flush<C: NalCodec>(&mut self, codec: &mut C, out: &mut Output) -> Result<(), DepacketizeError> {
+    pub(crate) fn flush<C: NalCodec>(&mut self, codec: &mut C, out: &mut Output) -> Result<(), DepacketizeError> {
         let result = self.finish(codec, out);
         self.buffer.clear();
         self.unit = Unit::default();
@@ -364,6 +412,9 @@ impl NalUnits {
             NalKind::Slice { first, key } => {
                 result = self.place_slice(codec, first, at, out);
                 let unit = &mut self.unit;
+                if first && unit.start_marked && !unit.has_slice {
+                    unit.start_in_doubt = false;
+                }
                 unit.has_slice = true;
                 unit.key |= key == SliceKey::Yes || (key == SliceKey::WithRecovery && unit.recovery);
             }
