@@ -5,6 +5,10 @@
 pub mod auth;
 pub mod bitstream;
 pub mod format;
+pub mod gb28181;
+pub mod ps;
+pub mod rtmp;
 pub mod rtp;
 pub mod rtsp;
 pub mod sdp;
+pub mod sip;

@@ -154,6 +154,13 @@ impl Authorization {
     }
 }
 
+/// Whether an Authorization header is one of Digest that answers no challenge yet.
+pub(super) fn is_unanswered(value: &str) -> bool {
+    let first = parse_raw(value).into_iter().next();
+    first
+        .is_some_and(|raw| raw.scheme.eq_ignore_ascii_case("digest") && raw.get("nonce").unwrap_or_default().is_empty())
+}
+
 fn parse_basic(token: &str) -> Option<Credentials> {
     let bytes = general_purpose::STANDARD
         .decode(token)

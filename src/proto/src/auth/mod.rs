@@ -3,6 +3,8 @@
 
 mod answer;
 mod challenge;
+mod nonce;
+mod once;
 mod verifier;
 
 use std::fmt;
@@ -13,6 +15,7 @@ use sha2::Sha256;
 pub use answer::{Authenticator, Refusal};
 pub(crate) use challenge::{Authorization, DigestAuthorization};
 pub use challenge::{AuthorizationError, Challenge, DigestChallenge, parse_challenges};
+pub use once::{Login, NONCE_LIFETIME as ONE_TIME_NONCE_LIFETIME, OneTimeVerdict, OneTimeVerifier};
 pub use verifier::{ConnectionLogin, Secret, Verdict, Verifier};
 
 /// A user name with its password. No text form shows the password.
@@ -86,6 +89,11 @@ pub(crate) struct Algorithm {
 }
 
 impl Algorithm {
+    pub(crate) const MD5: Self = Self {
+        sha256: false,
+        sess: false,
+    };
+
     /// By its name; an absent one is MD5.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let (sha256, sess) = match name.trim().to_ascii_lowercase().as_str() {

@@ -1,18 +1,14 @@
 //! The server's side: challenges that need no memory, and the check of what comes back.
 //!
-//! A nonce is a time stamp, a counter and a keyed hash of both with the peer's address: any shard can check it, and it is
-//! of no use to another host. What one connection has proved is kept by that connection ([`ConnectionLogin`]).
+//! Any shard can check a nonce (see `nonce`). What one connection has proved is kept by that connection ([`ConnectionLogin`]).
 
 use std::{
     fmt,
     net::IpAddr,
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
-use sha2::{Digest as _, Sha256};
-
-use super::{Algorithm, Authorization, DigestAuthorization, DigestInput, constant_time_eq, ha1, hex, quoted};
+use super::{Algorithm, Authorization, DigestAuthorization, DigestInput, constant_time_eq, ha1, nonce::Nonces, quoted};
 
 /// How long after it was issued a nonce may be used for the first time on a connection.
 pub const NONCE_LIFETIME: Duration = Duration::from_mins(5);
@@ -66,10 +62,8 @@ type Lookup = dyn Fn(&str) -> Option<Secret> + Send + Sync;
 /// Issues challenges and checks answers. One for the whole server: shards share it.
 pub struct Verifier {
     realm: String,
-    secret: [u8; 32],
-    epoch: Instant,
+    nonces: Nonces,
     basic: bool,
-    counter: AtomicU32,
     lookup: Box<Lookup>,
 }
 
@@ -94,10 +88,8 @@ impl Verifier {
     ) -> Self {
         Self {
             realm: realm.into(),
-            secret,
-            epoch,
+            nonces: Nonces::new(secret, epoch),
             basic,
-            counter: AtomicU32::new(0),
             lookup: Box::new(lookup),
         }
     }
@@ -110,7 +102,7 @@ impl Verifier {
     /// The values of the WWW-Authenticate headers of a 401, in the order to send them: players keep the last Digest that
     /// they see, and only the newest know SHA-256. Realm and nonce come first: live555 reads by position.
     pub fn challenges(&self, now: Instant, peer: IpAddr, stale: bool) -> Vec<String> {
-        let nonce = self.nonce(now, peer);
+        let nonce = self.nonces.issue(now, peer);
         let realm = quoted(&self.realm);
         let stale = if stale { ", stale=true" } else { "" };
         let mut list = vec![
@@ -167,7 +159,7 @@ impl Verifier {
         uri: &str,
         digest: DigestAuthorization,
     ) -> Verdict {
-        let age = self.nonce_age(now, peer, &digest.nonce);
+        let age = self.nonces.read(now, peer, &digest.nonce).map(|n| n.age);
         let known = login.nonces.iter().position(|(n, _)| *n == digest.nonce);
         // The password is checked before the age, so that `stale` is told only to those who know it.
         let hash = self.ha1_of(&digest.username, digest.algorithm);
@@ -217,50 +209,6 @@ impl Verifier {
             Secret::Ha1 { sha256, .. } if algorithm.sha256 => sha256,
             Secret::Ha1 { md5, .. } => md5,
         }
-    }
-
-    fn nonce(&self, now: Instant, peer: IpAddr) -> String {
-        let ms = now.saturating_duration_since(self.epoch).as_millis() as u64;
-        let count = self.counter.fetch_add(1, Ordering::Relaxed);
-        let mut stamp = [0; 12];
-        stamp[..8].copy_from_slice(&ms.to_be_bytes());
-        stamp[8..].copy_from_slice(&count.to_be_bytes());
-        let stamp = hex(&stamp);
-        let tag = self.tag(&stamp, peer);
-        format!("{stamp}{tag}")
-    }
-
-    /// How old a nonce of ours is; `None` if it is not ours, or was given to another address.
-    fn nonce_age(&self, now: Instant, peer: IpAddr, nonce: &str) -> Option<Duration> {
-        let (stamp, tag) = nonce.split_at_checked(24)?;
-        if !constant_time_eq(self.tag(stamp, peer).as_bytes(), tag.as_bytes()) {
-            return None;
-        }
-        let ms = u64::from_str_radix(stamp.get(..16)?, 16).ok()?;
-        let issued = self.epoch.checked_add(Duration::from_millis(ms))?;
-        Some(now.saturating_duration_since(issued))
-    }
-
-    /// HMAC-SHA-256 (RFC 2104), half of it.
-    fn tag(&self, stamp: &str, peer: IpAddr) -> String {
-        let pad = |byte: u8| {
-            let mut block = [byte; 64];
-            for (b, s) in block.iter_mut().zip(self.secret) {
-                *b ^= s;
-            }
-            block
-        };
-        let mut inner = Sha256::new();
-        inner.update(pad(0x36));
-        inner.update(stamp.as_bytes());
-        match peer {
-            IpAddr::V4(a) => inner.update(a.to_ipv6_mapped().octets()),
-            IpAddr::V6(a) => inner.update(a.octets()),
-        }
-        let mut outer = Sha256::new();
-        outer.update(pad(0x5C));
-        outer.update(inner.finalize());
-        hex(&outer.finalize()[..16])
     }
 }
 

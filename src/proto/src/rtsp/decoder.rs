@@ -364,19 +364,11 @@ fn body_len(headers: &Headers, role: Role) -> Result<usize, Fault> {
         Role::Client => CLIENT_BODY_BYTES_MAX,
         Role::Server => SERVER_BODY_BYTES_MAX,
     };
-    let mut len = None;
-    for value in headers.get_all("Content-Length") {
-        let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-        if !digits || len.is_some_and(|seen| seen != value) {
-            return Err(Fault::ContentLength);
-        }
-        len = Some(value);
-    }
-    // A number too long to be read is too large as well.
-    match len.map(str::parse::<usize>) {
-        None => Ok(0),
-        Some(Ok(n)) if n <= max => Ok(n),
-        Some(_) => Err(Fault::BodyTooLarge),
+    match headers.content_length() {
+        Ok(None) => Ok(0),
+        Ok(Some(n)) if n <= max => Ok(n),
+        Ok(Some(_)) => Err(Fault::BodyTooLarge),
+        Err(_) => Err(Fault::ContentLength),
     }
 }
 

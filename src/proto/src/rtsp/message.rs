@@ -180,6 +180,10 @@ impl fmt::Display for StatusCode {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
+/// The headers do not say how long the body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AmbiguousLength;
+
 impl Headers {
     /// No headers.
     pub const fn new() -> Self {
@@ -200,6 +204,20 @@ impl Headers {
             .iter()
             .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
             .map(|(_, v)| v.as_str())
+    }
+
+    /// The length that the headers give to the body, if they give one; `usize::MAX` where it is a number too long to be read, which is
+    /// too large as well. `Err`: it is no number, or there are several that differ.
+    pub(crate) fn content_length(&self) -> Result<Option<usize>, AmbiguousLength> {
+        let mut len = None;
+        for value in self.get_all("Content-Length") {
+            let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+            if !digits || len.is_some_and(|seen| seen != value) {
+                return Err(AmbiguousLength);
+            }
+            len = Some(value);
+        }
+        Ok(len.map(|l| l.parse().unwrap_or(usize::MAX)))
     }
 
     /// Adds a header behind the others. Control characters of the value become spaces, so that no value can start a
