@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ]
         .into(),
         gap_before: None,
+        backfilled_until: None,
     };
     let bytes: usize = frames.iter().map(|f| f.data.len()).sum();
     let mut out: Vec<u8> = Vec::with_capacity(bytes + 65_536);

@@ -26,11 +26,16 @@ use crate::{
 /// Most damaged clusters that a report lists; more are only counted.
 const DAMAGED_MAX: usize = 1000;
 
+/// Files whose ends and starts are this near have no gap between them.
+const SEAM_US: i64 = 1_000_000;
+
 /// What was exported.
 #[derive(Debug, Default)]
 pub struct Exported {
     /// From the first frame to the moment after the last: begins at the key frame at or before the start asked for.
     pub range: Option<TimeRange>,
+    /// What of it was not recorded as it happened, but fetched later from an archive of the camera's own.
+    pub backfilled: Vec<TimeRange>,
     /// Number of frames.
     pub frames: u64,
     /// Bytes written.
@@ -118,6 +123,7 @@ pub fn export(
         start,
         tracks: Arc::clone(&first.tracks),
         gap_before: None,
+        backfilled_until: None,
     };
     let mut job = Job {
         segments: &segments,
@@ -156,6 +162,7 @@ pub fn export(
     finish(out, &writer.seal(), &plan)?;
     let mut report = job.report;
     report.range = TimeRange::new(start, plan.end);
+    report.backfilled = backfilled(&segments, report.range.unwrap_or(range));
     report.bytes = plan.final_size;
     Ok(report)
 }
@@ -166,6 +173,24 @@ fn finish(out: &mut impl Write, seal: &Seal, plan: &Seal) -> Result<(), ExportEr
     }
     out.write_all(&seal.append).map_err(ExportError::Output)?;
     out.flush().map_err(ExportError::Output)
+}
+
+/// Where the footage is back-filled; files that follow each other are one range.
+fn backfilled(segments: &[&SegmentMeta], range: TimeRange) -> Vec<TimeRange> {
+    let mut ranges: Vec<TimeRange> = Vec::new();
+    let mut follows = false;
+    for s in segments {
+        let Some(cut) = s.range().intersect(range).filter(|_| s.backfilled) else {
+            follows = false;
+            continue;
+        };
+        match ranges.last_mut() {
+            Some(last) if follows && cut.start.micros_since(last.end) <= SEAM_US => last.end = cut.end,
+            _ => ranges.push(cut),
+        }
+        follows = true;
+    }
+    ranges
 }
 
 /// The time of the key frame at or before `from`; where the recording has none before, `from`, since sound may come before the first picture.

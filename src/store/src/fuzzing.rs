@@ -5,7 +5,7 @@ use bytes::Bytes;
 use corenvr_media::WallTime;
 
 use crate::{
-    Table,
+    Table, events,
     mkv::{
         file::{read_header, read_tail},
         header, import,
@@ -22,6 +22,18 @@ pub fn header(data: &[u8]) {
             let again = header::parse(&block).expect("what was written is read");
             assert_eq!(again.segment, h.segment);
         }
+    }
+}
+
+/// The events of a day.
+pub fn events(data: &[u8]) {
+    let found = events::parse(data).expect("memory can be read");
+    assert!(found.events.len() as u64 + found.bad_lines <= data.len() as u64);
+    for event in &found.events {
+        let line = event.line().expect("what was read can be written");
+        assert!(line.len() <= events::LINE_LEN_MAX && line.ends_with(b"\n"));
+        let again = events::parse(&line[..]).expect("memory can be read");
+        assert_eq!((again.events.len(), again.bad_lines), (1, 0));
     }
 }
 

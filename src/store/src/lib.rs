@@ -1,4 +1,4 @@
-//! The archive: Matroska segments on disk, the sled time index beside them, timeline and gaps, recovery, check, export,
+//! The archive: Matroska segments on disk, the sled time index beside them, timeline, gaps and events, recovery, check, export,
 //! and the ring of the newest frames that is not on disk yet.
 //!
 //! Everything here is synchronous and knows no runtime. What touches a file or sled belongs on a plain thread; what does
@@ -7,6 +7,7 @@
 
 pub mod archive;
 
+pub mod events;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;

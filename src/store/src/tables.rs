@@ -111,6 +111,8 @@ pub struct SegmentMeta {
     pub table: Table,
     /// Why there is a gap before it, where there is one.
     pub gap_before: Option<GapCause>,
+    /// Whether it was fetched later from an archive of the camera's own, and not recorded as it happened.
+    pub backfilled: bool,
 }
 
 impl SegmentMeta {

@@ -15,7 +15,7 @@ use super::{
     startup::describe,
 };
 use crate::{
-    SegmentKey, Table,
+    SegmentKey, Table, events,
     index::{Index, Row, RowState},
     mkv::{
         ALIGN,
@@ -71,6 +71,8 @@ pub enum Problem {
     Cues,
     #[error("its times make no sense: {0}")]
     Times(&'static str),
+    #[error("{0} lines are torn or damaged and are skipped")]
+    EventLines(u64),
     #[error("is not in the index")]
     NoRow,
     #[error("the index says something else of it: {0}")]
@@ -86,7 +88,10 @@ pub enum Problem {
 impl Problem {
     /// Whether this is only to be known, and nothing needs to be done about it.
     pub const fn is_notice(&self) -> bool {
-        matches!(self, Self::Stray | Self::Torn | Self::Bridged { .. })
+        matches!(
+            self,
+            Self::Stray | Self::Torn | Self::Bridged { .. } | Self::EventLines(_)
+        )
     }
 }
 
@@ -334,6 +339,7 @@ impl<'a> Walk<'a> {
         for file in listing.files {
             let (path, name) = (dir.join(&file), format!("{day}/{file}"));
             match paths::parse_name(&file) {
+                None if file == events::FILE => self.events(&path),
                 None => self.stray(dir, [file]),
                 Some((_, FileKind::Torn)) => self.report.add(&path, Problem::Torn, false),
                 Some((_, FileKind::Part | FileKind::New)) => {
@@ -354,6 +360,17 @@ impl<'a> Walk<'a> {
             });
         }
         self.rows_without_file(camera, from, to, &seen)
+    }
+
+    /// What a crash did to the last line of its time is not to be told from other damage; both are only to be known.
+    fn events(&mut self, path: &Path) {
+        self.report.files += 1;
+        self.report.bytes += path.metadata().map_or(0, |m| m.len());
+        match events::read(path) {
+            Ok(found) if found.bad_lines == 0 => {}
+            Ok(found) => self.report.add(path, Problem::EventLines(found.bad_lines), false),
+            Err(e) => self.report.add(path, Problem::Unreadable(e.to_string()), false),
+        }
     }
 
     fn rows_without_file(
@@ -447,6 +464,7 @@ fn compare(found: Option<&Row>, found_table: Option<&Table>, row: &Row, table: &
         RowState::Sealed if found.bytes != row.bytes => "its size",
         RowState::Sealed if found.digest != row.digest => "its codec",
         RowState::Sealed if found.gap_before != row.gap_before => "the gap before it",
+        RowState::Sealed if found.backfilled != row.backfilled => "where it is from",
         RowState::Sealed if found_table.is_some_and(|t| t != table) => "its clusters",
         RowState::Sealed => return None,
     };

@@ -23,8 +23,10 @@ use crate::{
     index::{Digest, Index, IndexError},
 };
 
+mod backfill;
 pub mod check;
 mod delete;
+pub mod events;
 mod lock;
 pub(crate) mod paths;
 mod query;
@@ -77,6 +79,7 @@ pub struct Archive {
     /// The list of protected ranges cannot be read: nothing is deleted until a person has seen to it.
     protected_unreadable: Option<(PathBuf, String)>,
     codecs: HashMap<Digest, Arc<[CodecParameters]>>,
+    events: BTreeMap<CameraName, events::CameraEvents>,
     hook: Option<Hook>,
 }
 
@@ -143,6 +146,7 @@ impl Archive {
             protected,
             protected_unreadable,
             codecs: HashMap::new(),
+            events: BTreeMap::new(),
             hook: None,
         })
     }

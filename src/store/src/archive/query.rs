@@ -28,6 +28,23 @@ struct Piece {
     bytes: u64,
     open: bool,
     gap_before: Option<GapCause>,
+    backfilled: bool,
+}
+
+/// Where footage ended.
+#[derive(Clone, Copy)]
+struct Ended {
+    at: WallTime,
+    /// It was back-filled.
+    backfilled: bool,
+    /// The cause of the gap in which back-filled footage lies: it holds for what is missing behind it.
+    cause: Option<GapCause>,
+}
+
+impl Ended {
+    fn later(a: Option<Self>, b: Self) -> Self {
+        a.filter(|a| a.at >= b.at).unwrap_or(b)
+    }
 }
 
 impl Piece {
@@ -40,13 +57,27 @@ impl Piece {
             bytes: row.bytes,
             open: row.state == RowState::Open,
             gap_before: row.gap_before,
+            backfilled: row.backfilled,
         }
+    }
+
+    fn ended(&self) -> Ended {
+        Ended {
+            at: self.range.end,
+            backfilled: self.backfilled,
+            cause: self.gap_before.filter(|_| self.backfilled),
+        }
+    }
+
+    /// Whether it says itself that something is missing right before it. Back-filled footage only says why something is around it.
+    fn tells_of_gap(&self) -> bool {
+        self.gap_before.is_some() && !self.backfilled
     }
 }
 
 impl Archive {
     /// Rows of `camera` with footage in `range`, ordered by start; those of open segments are made from memory.
-    fn rows_in(
+    pub(super) fn rows_in(
         &mut self,
         camera: &CameraName,
         range: TimeRange,
@@ -70,6 +101,7 @@ impl Archive {
                 let row = Row {
                     state: RowState::Open,
                     gap_before: open.header.gap_before,
+                    backfilled: open.header.backfilled_until.is_some(),
                     end,
                     bytes: open.table.end_offset().unwrap_or(0),
                     digest: open.digest,
@@ -115,6 +147,7 @@ impl Archive {
             },
             bytes: row.bytes,
             gap_before: row.gap_before,
+            backfilled: row.backfilled,
             path,
             tracks,
             table,
@@ -162,23 +195,29 @@ impl Archive {
         }
         // Where the footage before the range ended, so that a gap at its front is shown as well.
         let before = self.last_before(camera, range.start)?;
-        let mut covered = before.map(|end| end.min(range.start));
+        let mut covered = before.map(|e| Ended {
+            at: e.at.min(range.start),
+            ..e
+        });
         for (key, row) in rows {
             let piece = Piece::new(&key, &row);
-            if let Some(end) = covered {
-                self.add_gaps(camera, &mut line, end, &piece, range)?;
+            if let Some(ended) = covered {
+                self.add_gaps(camera, &mut line, ended, &piece, range)?;
             }
-            covered = covered.max(Some(piece.range.end));
+            covered = Some(Ended::later(covered, piece.ended()));
             line.bytes += piece.bytes;
             add_span(&mut line.spans, &piece, range);
         }
-        let ended = line.spans.last().is_some_and(|s| s.open) || line.more_from.is_some();
-        if let (false, Some(end)) = (ended, covered.filter(|&end| end < range.end)) {
+        let goes_on = line.spans.last().is_some_and(|s| s.open && !s.backfilled) || line.more_from.is_some();
+        if let (false, Some(ended)) = (goes_on, covered.filter(|e| e.at < range.end)) {
             // Whether this is a gap, and why, also depends on what comes behind the range.
-            match self.first_from(camera, range.end)? {
-                Some((key, row)) => self.add_gaps(camera, &mut line, end, &Piece::new(&key, &row), range)?,
-                None => {
-                    self.add_notes(camera, &mut line, end, range.end, range)?;
+            if let Some((key, row)) = self.first_from(camera, range.end)? {
+                self.add_gaps(camera, &mut line, ended, &Piece::new(&key, &row), range)?;
+            } else {
+                let noted = self.add_notes(camera, &mut line, ended.at, range.end, range)?;
+                if let Some(cause) = ended.cause {
+                    let end = noted.unwrap_or(range.end);
+                    insert_gap(&mut line, TimeRange { start: ended.at, end }, cause, range);
                 }
             }
         }
@@ -197,40 +236,44 @@ impl Archive {
     }
 
     /// The end of the last footage that begins before `t`.
-    fn last_before(&mut self, camera: &CameraName, t: WallTime) -> Result<Option<WallTime>, ArchiveError> {
+    fn last_before(&mut self, camera: &CameraName, t: WallTime) -> Result<Option<Ended>, ArchiveError> {
         let rows = self.index(|i| i.rows_before(camera, t, LOOK_BACK))?;
-        let sealed = rows
-            .iter()
-            .filter(|(_, r)| r.state == RowState::Sealed)
-            .map(|(_, r)| r.end)
-            .max();
-        let open = self.open.iter().filter(|(k, _)| k.camera == *camera && k.start < t);
-        Ok(sealed.max(open.filter_map(|(_, o)| Self::open_end(o)).max()))
+        let mut last = None;
+        for (k, r) in rows.iter().filter(|(_, r)| r.state == RowState::Sealed) {
+            last = Some(Ended::later(last, Piece::new(k, r).ended()));
+        }
+        for (_, open) in self.open.iter().filter(|(k, _)| k.camera == *camera && k.start < t) {
+            let backfilled = open.header.backfilled_until.is_some();
+            if let Some(at) = Self::open_end(open) {
+                let cause = open.header.gap_before.filter(|_| backfilled);
+                last = Some(Ended::later(last, Ended { at, backfilled, cause }));
+            }
+        }
+        Ok(last)
     }
 
-    /// The gap between footage that ended at `end` and `next`, by its notes, or by what the segment says, or unknown.
+    /// The gap between where footage ended and `next`, by its notes, or by what the segments say, or unknown.
     fn add_gaps(
         &mut self,
         camera: &CameraName,
         line: &mut Timeline,
-        end: WallTime,
+        ended: Ended,
         next: &Piece,
         range: TimeRange,
     ) -> Result<(), ArchiveError> {
-        let hole = next.range.start.micros_since(end);
-        if hole <= 0 || (hole <= JOIN_US && next.gap_before.is_none()) {
+        let hole = next.range.start.micros_since(ended.at);
+        // What a segment says of a gap before it does not hold any more where that was filled.
+        let told = next.tells_of_gap() && !ended.backfilled;
+        if hole <= 0 || (hole <= JOIN_US && !told) {
             return Ok(());
         }
-        let noted = self.add_notes(camera, line, end, next.range.start, range)?;
+        let noted = self.add_notes(camera, line, ended.at, next.range.start, range)?;
         let whole = TimeRange {
-            start: end,
+            start: ended.at,
             end: noted.unwrap_or(next.range.start),
         };
-        let cause = next.gap_before.unwrap_or(GapCause::Unknown);
-        if let Some(range) = whole.intersect(range) {
-            let at = line.gaps.partition_point(|g| g.range.start < range.start);
-            line.gaps.insert(at, Gap { range, cause });
-        }
+        let cause = ended.cause.or(next.gap_before).unwrap_or(GapCause::Unknown);
+        insert_gap(line, whole, cause, range);
         Ok(())
     }
 
@@ -267,7 +310,7 @@ impl Archive {
         if !self.rows_in(camera, now, 1)?.is_empty() {
             return Ok(Some(t));
         }
-        let before = self.last_before(camera, t)?.map(|end| end.offset(-1));
+        let before = self.last_before(camera, t)?.map(|ended| ended.at.offset(-1));
         let after = self.first_from(camera, t)?.map(|(k, _)| k.start);
         Ok(match (before, after) {
             (Some(b), Some(a)) => Some(if t.micros_since(b) <= a.micros_since(t) { b } else { a }),
@@ -276,10 +319,26 @@ impl Archive {
     }
 }
 
+/// Adds a gap, cut to `range`, in its place among the others.
+fn insert_gap(line: &mut Timeline, gap: TimeRange, cause: GapCause, range: TimeRange) {
+    if let Some(range) = gap.intersect(range) {
+        let at = line.gaps.partition_point(|g| g.range.start < range.start);
+        line.gaps.insert(at, Gap { range, cause });
+    }
+}
+
 fn add_span(spans: &mut Vec<Span>, piece: &Piece, range: TimeRange) {
-    let Some(cut) = piece.range.intersect(range) else {
+    let Some(mut cut) = piece.range.intersect(range) else {
         return;
     };
+    if let Some(last) = spans.last_mut().filter(|last| last.backfilled != piece.backfilled) {
+        // Only a clock that was set back makes them overlap, and spans never do.
+        cut.start = cut.start.max(last.range.end);
+        if cut.start >= cut.end {
+            last.bytes += piece.bytes;
+            return;
+        }
+    }
     match spans.last_mut() {
         Some(last) if joins(last, piece, cut) => {
             last.range.end = last.range.end.max(cut.end);
@@ -290,14 +349,15 @@ fn add_span(spans: &mut Vec<Span>, piece: &Piece, range: TimeRange) {
             range: cut,
             bytes: piece.bytes,
             open: piece.open,
+            backfilled: piece.backfilled,
         }),
     }
 }
 
-/// Whether footage goes on without a gap. Overlapping footage is one span whatever was said of a gap: spans do not overlap.
+/// Whether footage of one origin goes on without a gap. Overlapping footage is one span whatever was said of a gap: spans do not overlap.
 fn joins(last: &Span, piece: &Piece, cut: TimeRange) -> bool {
     let hole = cut.start.micros_since(last.range.end);
-    hole <= 0 || (hole <= JOIN_US && piece.gap_before.is_none())
+    last.backfilled == piece.backfilled && (hole <= 0 || (hole <= JOIN_US && !piece.tells_of_gap()))
 }
 
 /// The table of a finished file: from its tail, or by walking it.

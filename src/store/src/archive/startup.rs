@@ -16,7 +16,7 @@ use super::{
     remove_if_there,
 };
 use crate::{
-    SegmentKey, Table,
+    SegmentKey, Table, events,
     index::{Index, Row, RowState, digest},
     mkv::{
         file::{self, FileError},
@@ -104,16 +104,17 @@ impl Archive {
                     k.clone(),
                     Self::open_end(o),
                     o.table.end_offset(),
-                    o.header.gap_before,
+                    (o.header.gap_before, o.header.backfilled_until.is_some()),
                     o.digest,
                     o.name.clone(),
                 )
             })
             .collect();
-        for (key, end, bytes, gap_before, digest, name) in open {
+        for (key, end, bytes, (gap_before, backfilled), digest, name) in open {
             let row = Row {
                 state: RowState::Open,
                 gap_before,
+                backfilled,
                 end: key.start,
                 bytes: 0,
                 digest,
@@ -176,6 +177,9 @@ impl Archive {
         let mut rows: DayRows = rows.into_iter().map(|(k, r)| (r.name.clone(), (k, r))).collect();
         for file in &listing.files {
             let Some((stem, kind)) = paths::parse_name(file) else {
+                if file == events::FILE {
+                    self.found_events(camera, from);
+                }
                 continue;
             };
             let (path, name) = (dir.join(file), format!("{day}/{file}"));
@@ -342,6 +346,7 @@ impl Archive {
         let row = Row {
             state: RowState::Sealed,
             gap_before: r.header.segment.gap_before,
+            backfilled: r.header.segment.backfilled_until.is_some(),
             end: r.end,
             bytes: r.bytes,
             digest: digest(&r.header.segment.tracks),
@@ -400,6 +405,7 @@ pub(crate) fn describe(
     let row = Row {
         state: RowState::Sealed,
         gap_before: h.segment.gap_before,
+        backfilled: h.segment.backfilled_until.is_some(),
         end,
         bytes,
         digest: digest(&h.segment.tracks),

@@ -141,6 +141,14 @@ pub enum ArchiveError {
         /// What it said.
         reason: String,
     },
+    /// Back-filled footage is to lie where there is some already.
+    #[error("{camera} has footage between {} and {}: nothing is filled in there", range.start, range.end)]
+    Occupied {
+        /// The camera.
+        camera: CameraName,
+        /// What was to be filled.
+        range: TimeRange,
+    },
     /// Too many ranges are protected.
     #[error("{max} ranges are protected already: release some first")]
     TooManyProtected {
@@ -179,6 +187,9 @@ pub struct Span {
     pub bytes: u64,
     /// It still grows.
     pub open: bool,
+    /// It was not recorded as it happened, but fetched later from an archive of the camera's own: its times are as good as
+    /// that archive's, and its beginning may really be a group of pictures earlier than it says.
+    pub backfilled: bool,
 }
 
 /// Time without footage.
@@ -194,7 +205,7 @@ pub struct Gap {
 /// What there is of a camera in a range of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Timeline {
-    /// Footage, ordered, not overlapping, cut to the range.
+    /// Footage, ordered, not overlapping, cut to the range. Footage of another origin is another span.
     pub spans: Vec<Span>,
     /// Gaps between the spans, ordered; also after the last one where a cause was noted. Time before the first footage is
     /// not a gap.

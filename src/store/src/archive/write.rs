@@ -23,8 +23,13 @@ const NUDGE_MAX: i64 = 1000;
 impl Archive {
     /// Creates the file of a new segment (empty, `.new`), makes it durable and writes its row; it becomes `.part.mkv` with its
     /// first durable cluster, so that every file of that name opens in a player. What exists is never overwritten: a start or a
-    /// name that is taken gives way to the next free one.
+    /// name that is taken gives way to the next free one. Several segments of a camera may be open at once: what is recorded now, and
+    /// what is filled in before it.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Occupied`] if back-filled footage is to lie where there is some already; the file system or the index refused.
     pub fn open_segment(&mut self, mut header: SegmentHeader) -> Result<OpenedSegment, ArchiveError> {
+        self.check_vacant(&header)?;
         let key = self.free_key(&mut header)?;
         // What a writer would refuse later is refused before there is a file.
         let writer = SegmentWriter::new(header.clone()).map_err(|source| ArchiveError::Header {
@@ -43,6 +48,7 @@ impl Archive {
         let row = Row {
             state: RowState::Open,
             gap_before: header.gap_before,
+            backfilled: header.backfilled_until.is_some(),
             end: key.start,
             bytes: 0,
             digest,
@@ -137,6 +143,7 @@ impl Archive {
     fn show_file(&mut self, key: &SegmentKey) -> Result<(), ArchiveError> {
         let open = self.open.get(key).ok_or_else(|| ArchiveError::NotOpen(key.clone()))?;
         let (from, digest, gap_before) = (open.path.clone(), open.digest, open.header.gap_before);
+        let backfilled = open.header.backfilled_until.is_some();
         let file = paths::name_of(&open.stem, FileKind::Part);
         let path = from.with_file_name(&file);
         let name = format!("{}/{file}", paths::day_of(key.start));
@@ -145,6 +152,7 @@ impl Archive {
         let row = Row {
             state: RowState::Open,
             gap_before,
+            backfilled,
             end: key.start,
             bytes: 0,
             digest,
@@ -173,6 +181,7 @@ impl Archive {
         let row = Row {
             state: RowState::Sealed,
             gap_before: open.header.gap_before,
+            backfilled: open.header.backfilled_until.is_some(),
             end: sealed.end,
             bytes: sealed.bytes,
             digest: open.digest,
@@ -221,6 +230,7 @@ impl Archive {
         let known = (!open.table.clusters.is_empty()).then_some(open.table);
         let mut report = Recovery::default();
         self.recover_part(key, &open.path, &open.stem, known, &mut report)?;
+        self.correct_first(&key.camera)?;
         if let Some((path, reason)) = report.unreadable.pop() {
             return Err(io_error("recover", &path)(io::Error::other(reason)));
         }

@@ -235,3 +235,23 @@ fn sound_from_before_the_first_picture_of_a_recording_is_exported_too() {
     let times: Vec<_> = frames_of(&out).iter().take(5).map(|f| (f.0, f.1)).collect();
     assert_eq!(times, [(0, 1), (20, 1), (40, 1), (60, 1), (80, 0)]);
 }
+
+#[test]
+fn what_was_filled_in_later_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut a = Archive::open(&ArchiveOptions::new(dir.path())).unwrap();
+    for i in [0, 2, 4, 6, 9] {
+        let until = [2, 4, 9].contains(&i).then(|| at((i + 2) * 1000));
+        let h = SegmentHeader {
+            backfilled_until: until,
+            ..header(at(i * 1000))
+        };
+        record(&mut a, h, &stream(at(i * 1000), 2));
+    }
+    let (_, report) = run(&mut a, range(0, 11_000)).unwrap();
+    assert_eq!(report.backfilled, [range(2000, 6000), range(9000, 11_000)]);
+    let (_, report) = run(&mut a, range(5000, 7000)).unwrap();
+    assert_eq!(report.backfilled, [range(5000, 6000)]);
+    let (_, report) = run(&mut a, range(6000, 8000)).unwrap();
+    assert_eq!(report.backfilled, []);
+}

@@ -11,7 +11,11 @@ use crate::{
 /// Which codec parameters a segment has: the first 16 bytes of a SHA-256 over them.
 pub type Digest = [u8; 16];
 
+/// Rows of footage that was recorded as it happened.
 const ROW_VERSION: u8 = 1;
+/// Rows with a byte of marks behind the gap's cause; only those that need it have it, so that an older program reads the others.
+const ROW_VERSION_MARKED: u8 = 2;
+const MARK_BACKFILLED: u8 = 1;
 
 /// What a row says of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,7 @@ pub enum RowState {
 pub struct Row {
     pub state: RowState,
     pub gap_before: Option<GapCause>,
+    pub backfilled: bool,
     pub end: WallTime,
     pub bytes: u64,
     pub digest: Digest,
@@ -90,7 +95,12 @@ impl Row {
     /// The row's value.
     pub fn encode(&self, start: WallTime) -> Vec<u8> {
         let mut b = Vec::with_capacity(64 + self.name.len());
-        b.extend_from_slice(&[ROW_VERSION, self.state as u8, GapCause::code(self.gap_before)]);
+        let gap = GapCause::code(self.gap_before);
+        if self.backfilled {
+            b.extend_from_slice(&[ROW_VERSION_MARKED, self.state as u8, gap, MARK_BACKFILLED]);
+        } else {
+            b.extend_from_slice(&[ROW_VERSION, self.state as u8, gap]);
+        }
         put_signed(&mut b, self.end.micros_since(start));
         put(&mut b, self.bytes);
         b.extend_from_slice(&self.digest);
@@ -104,6 +114,15 @@ impl Row {
             return None;
         };
         let mut b = rest;
+        let marks = match version {
+            ROW_VERSION => 0,
+            ROW_VERSION_MARKED => {
+                let (&marks, rest) = b.split_first()?;
+                b = rest;
+                marks
+            }
+            _ => return None,
+        };
         let end = start.as_micros().checked_add(take_signed(&mut b)?)?;
         let bytes = take(&mut b)?;
         let (digest, name) = b.split_first_chunk::<16>()?;
@@ -113,9 +132,10 @@ impl Row {
             3 => RowState::Tombstone,
             _ => return None,
         };
-        (version == ROW_VERSION).then_some(Self {
+        Some(Self {
             state,
             gap_before: GapCause::from_code(gap),
+            backfilled: marks & MARK_BACKFILLED != 0,
             end: WallTime::from_micros(end),
             bytes,
             digest: *digest,
@@ -135,6 +155,7 @@ mod tests {
         let row = Row {
             state: RowState::Sealed,
             gap_before: Some(GapCause::Disk),
+            backfilled: false,
             end: START.offset(300_000_000),
             bytes: 150 << 20,
             digest: digest(&[video(VideoCodec::H264), audio(AudioCodec::Aac)]),
@@ -148,6 +169,32 @@ mod tests {
             assert_eq!(Row::decode(&bad, START), None);
         }
         assert!(value.len() < 72);
+        assert_eq!(value[0], ROW_VERSION);
+    }
+
+    #[test]
+    fn a_mark_is_in_rows_that_have_one_only() {
+        let row = Row {
+            state: RowState::Open,
+            gap_before: None,
+            backfilled: true,
+            end: START,
+            bytes: 0,
+            digest: [7; 16],
+            name: "x".to_owned(),
+        };
+        let value = row.encode(START);
+        assert_eq!(Row::decode(&value, START).as_ref(), Some(&row));
+        let unmarked = Row {
+            backfilled: false,
+            ..row
+        };
+        // What an older program wrote: one byte less, and another version.
+        assert_eq!(value.len(), unmarked.encode(START).len() + 1);
+        assert_eq!(Row::decode(&unmarked.encode(START), START), Some(unmarked));
+        let mut later = value[..value.len() - 4].to_vec();
+        later[0] = 3;
+        assert_eq!(Row::decode(&with_crc(later), START), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ const DURATION_LEN: usize = 11;
 const TAG_CAMERA: &str = "CORENVR_CAMERA";
 const TAG_START: &str = "CORENVR_START";
 const TAG_GAP: &str = "CORENVR_GAP_BEFORE";
+const TAG_BACKFILLED: &str = "CORENVR_BACKFILLED_UNTIL";
 const TAG_FRAME_RATE: &str = "CORENVR_FRAME_RATE";
 
 /// What a segment says of itself at its head.
@@ -38,8 +39,12 @@ pub struct SegmentHeader {
     pub start: WallTime,
     /// The tracks; `tracks[i]` describes `TrackId(i)`. The video track, where there is one, comes first.
     pub tracks: Arc<[CodecParameters]>,
-    /// Why footage is missing before this segment, where it is.
+    /// Why footage is missing before this segment, where it is. Of a back-filled one: the cause of the gap that it lies in, which
+    /// holds for what is still missing before and behind it.
     pub gap_before: Option<GapCause>,
+    /// Set if the footage was not recorded as it happened, but fetched later from an archive of the camera's own. Every frame,
+    /// and the end of the last one, is before this moment: there begins other footage, or ends what was asked for.
+    pub backfilled_until: Option<WallTime>,
 }
 
 /// Where the parts of a header are, in bytes from the start of the file.
@@ -176,7 +181,10 @@ fn check(h: &SegmentHeader) -> Result<(), WriteError> {
     if h.start < WallTime::MIN || date_ns(h.start).is_none() {
         return Err(WriteError::Start(h.start));
     }
-    Ok(())
+    match h.backfilled_until {
+        Some(until) if until <= h.start => Err(WriteError::NotBefore { time: h.start, until }),
+        _ => Ok(()),
+    }
 }
 
 fn date_ns(t: WallTime) -> Option<i64> {
@@ -210,6 +218,7 @@ fn tags(h: &SegmentHeader) -> M {
         simple(TAG_START, start_text(h.start)),
     ];
     whole.extend(h.gap_before.map(|g| simple(TAG_GAP, g.name().to_owned())));
+    whole.extend(h.backfilled_until.map(|t| simple(TAG_BACKFILLED, start_text(t))));
     let mut all = vec![M::Tag(Master::Full(whole))];
     for (i, p) in h.tracks.iter().enumerate() {
         // As a tag because DefaultDuration would promise players a spacing that cameras do not keep.
@@ -282,6 +291,7 @@ struct Found {
     camera: Option<CameraName>,
     start: Option<WallTime>,
     gap_before: Option<GapCause>,
+    backfilled_until: Option<WallTime>,
     rates: Vec<(u64, (u32, u32))>,
     tracks: Option<Vec<CodecParameters>>,
     info: Option<(u64, u64)>,
@@ -445,6 +455,7 @@ impl Found {
             TAG_CAMERA => self.camera = Some(CameraName::new(text).map_err(|_| bad())?),
             TAG_START => self.start = Some(WallTime::parse(text).map_err(|_| bad())?),
             TAG_GAP => self.gap_before = Some(text.parse().unwrap_or(GapCause::Unknown)),
+            TAG_BACKFILLED => self.backfilled_until = Some(WallTime::parse(text).map_err(|_| bad())?),
             TAG_FRAME_RATE if self.rates.len() < TRACKS_MAX => {
                 let (n, d) = text.split_once('/').ok_or_else(bad)?;
                 let rate = (n.parse().map_err(|_| bad())?, d.parse().map_err(|_| bad())?);
@@ -507,6 +518,7 @@ impl Found {
                 start,
                 tracks: tracks.into(),
                 gap_before: self.gap_before,
+                backfilled_until: self.backfilled_until,
             },
             finished,
             layout: Layout {

@@ -240,7 +240,7 @@ impl Scan {
 
     /// The moment after the last frame.
     pub(crate) fn end_time(&self) -> corenvr_media::WallTime {
-        self.extent.end().unwrap_or(self.header.segment.start)
+        self.extent.end_in(&self.header.segment)
     }
 }
 

@@ -69,6 +69,7 @@ pub fn header(tracks: Vec<CodecParameters>) -> SegmentHeader {
         start: START,
         tracks: tracks.into(),
         gap_before: None,
+        backfilled_until: None,
     }
 }
 

@@ -86,6 +86,14 @@ pub enum WriteError {
         /// The recording's start.
         start: WallTime,
     },
+    /// A frame of back-filled footage would lie on other footage, or behind what was asked for.
+    #[error("a frame of {time} in a back-filled recording that ends before {until}")]
+    NotBefore {
+        /// The frame's time.
+        time: WallTime,
+        /// Where the recording has to end.
+        until: WallTime,
+    },
     /// The tables are full: start another segment.
     #[error("the recording has as many clusters or key frames as one can have: start another")]
     Full,
@@ -147,6 +155,12 @@ impl Extent {
         };
         self.0.iter().flatten().map(track_end).max()
     }
+
+    /// The end of a file with this header: the start if there is no frame, and never on the footage that follows a back-filled one.
+    pub fn end_in(&self, header: &SegmentHeader) -> WallTime {
+        let end = self.end().unwrap_or(header.start);
+        header.backfilled_until.map_or(end, |until| end.min(until))
+    }
 }
 
 /// Writes one segment.
@@ -160,6 +174,7 @@ pub struct SegmentWriter {
     table: Table,
     cues: Vec<(u64, u64)>,
     extent: Extent,
+    end_max: Option<WallTime>,
 }
 
 /// A run of frames that fits one cluster.
@@ -214,6 +229,7 @@ impl SegmentWriter {
             table: Table::default(),
             cues: Vec::new(),
             extent: Extent::default(),
+            end_max: None,
         })
     }
 
@@ -229,6 +245,7 @@ impl SegmentWriter {
             table: Table::default(),
             cues: Vec::new(),
             extent,
+            end_max: None,
         };
         let mut keys = table.keys.iter().peekable();
         for c in &table.clusters {
@@ -271,7 +288,16 @@ impl SegmentWriter {
 
     /// The moment after the last frame so far; the start if there is none.
     pub fn end(&self) -> WallTime {
-        self.extent.end().unwrap_or(self.header.start)
+        let end = self.extent.end_in(&self.header);
+        match self.end_max {
+            Some(max) => end.min(self.table.last().map_or(max, |last| last.max(max))),
+            None => end,
+        }
+    }
+
+    /// Another segment goes on at `t`: the last frame lasts until there at most. How long it lasts is an estimate otherwise.
+    pub fn goes_on_at(&mut self, t: WallTime) {
+        self.end_max = Some(t);
     }
 
     /// Encodes `frames`, in the order given, for [`Self::position`] of the file: as one cluster, or as several when times or
@@ -319,6 +345,11 @@ impl SegmentWriter {
                     time: f.time,
                     start: self.header.start,
                 });
+            }
+            if let Some(until) = self.header.backfilled_until
+                && self.time.to_time(f.track, ms) >= until
+            {
+                return Err(WriteError::NotBefore { time: f.time, until });
             }
             let bytes = block_len(f.data.len());
             match groups.last_mut() {

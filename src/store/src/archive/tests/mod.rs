@@ -1,6 +1,8 @@
 //! The archive on a real directory.
 
+mod backfill;
 mod crash;
+mod events;
 mod queries;
 mod repair;
 

@@ -78,6 +78,7 @@ fn rewrite(clip: &Clip, seal: bool) -> Vec<u8> {
         start: START,
         tracks: clip.tracks.clone().into(),
         gap_before: None,
+        backfilled_until: None,
     };
     let flushes: Vec<&[Frame]> = frames.chunks(60).collect();
     let (out, _, w) = write(header, &flushes);
