@@ -3,7 +3,11 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use corenvr_media::CameraName;
-use corenvr_proto::rtsp::url;
+use corenvr_proto::{
+    gb28181::{Gb28181Url, Gb28181UrlError},
+    rtmp::{RtmpUrl, RtmpUrlError, StreamKey, StreamKeyError},
+    rtsp::url,
+};
 use serde::{Deserialize, Serialize};
 
 /// Where a camera's stream comes from. Its text forms never show a password.
@@ -11,10 +15,16 @@ use serde::{Deserialize, Serialize};
 pub enum Source {
     /// We connect to the camera: `rtsp://[user:password@]host[:port]/path`.
     Rtsp(Box<url::CameraUrl>),
+    /// A device registers with us, and we ask it for a channel: `gb28181://[:password@]DEVICE[/CHANNEL]`.
+    Gb28181(Box<Gb28181Url>),
+    /// We pull a stream: `rtmp://host/app/stream`.
+    Rtmp(Box<RtmpUrl>),
+    /// An encoder pushes its stream to us: `rtmp+listen://KEY`.
+    RtmpListen(StreamKey),
 }
 
 /// A text is not a camera URL that can be recorded from. The text itself is not repeated: it may hold a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// The scheme is known, and this version cannot record from it.
     #[error("{scheme}:// cameras are not supported by this version: use the camera's rtsp:// URL")]
@@ -23,15 +33,26 @@ pub enum SourceError {
         scheme: &'static str,
     },
     /// It does not name a protocol at all.
-    #[error("the URL must start with rtsp://, as in rtsp://user:password@192.0.2.10:554/stream1")]
+    #[error(
+        "the URL must start with rtsp://, rtmp://, rtmp+listen:// or gb28181://, as in rtsp://user:password@192.0.2.10:554/stream1"
+    )]
     Scheme,
-    /// The rest of the URL is wrong.
+    /// The rest of an RTSP URL is wrong.
     #[error(transparent)]
     Url(#[from] url::UrlError),
+    /// The rest of a GB28181 URL is wrong.
+    #[error(transparent)]
+    Gb28181(#[from] Gb28181UrlError),
+    /// The rest of an RTMP URL is wrong.
+    #[error(transparent)]
+    Rtmp(#[from] RtmpUrlError),
+    /// The stream key is wrong.
+    #[error(transparent)]
+    StreamKey(#[from] StreamKeyError),
 }
 
-/// Schemes that people may expect to work, beside `rtsp`.
-const LATER_SCHEMES: [&str; 4] = ["rtsps", "rtmp", "rtmp+listen", "gb28181"];
+/// Schemes that people may expect to work.
+const LATER_SCHEMES: [&str; 2] = ["rtsps", "rtmps"];
 
 impl Source {
     /// Reads a camera URL.
@@ -41,10 +62,13 @@ impl Source {
         if let Some(scheme) = LATER_SCHEMES.into_iter().find(|s| scheme.eq_ignore_ascii_case(s)) {
             return Err(SourceError::Unsupported { scheme });
         }
-        if !scheme.to_ascii_lowercase().starts_with("rtsp") {
-            return Err(SourceError::Scheme);
+        match scheme.to_ascii_lowercase().as_str() {
+            "gb28181" => Ok(Self::Gb28181(Box::new(Gb28181Url::parse(text)?))),
+            "rtmp" => Ok(Self::Rtmp(Box::new(RtmpUrl::parse(text)?))),
+            "rtmp+listen" => Ok(Self::RtmpListen(StreamKey::parse_url(text)?)),
+            scheme if scheme.starts_with("rtsp") => Ok(Self::Rtsp(Box::new(url::CameraUrl::parse(text)?))),
+            _ => Err(SourceError::Scheme),
         }
-        Ok(Self::Rtsp(Box::new(url::CameraUrl::parse(text)?)))
     }
 }
 
@@ -60,6 +84,9 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rtsp(url) => fmt::Display::fmt(url, f),
+            Self::Gb28181(url) => fmt::Display::fmt(url, f),
+            Self::Rtmp(url) => fmt::Display::fmt(url, f),
+            Self::RtmpListen(key) => fmt::Display::fmt(key, f),
         }
     }
 }
@@ -194,14 +221,22 @@ mod tests {
                 assert!(text.contains("192.0.2.7") && !text.contains("s3cret"), "{text}");
             }
         }
-        for (text, scheme) in [
-            ("rtsps://192.0.2.7/a", "rtsps"),
-            ("RTMP://192.0.2.7/a", "rtmp"),
-            ("rtmp+listen://key", "rtmp+listen"),
-            ("gb28181://34020000001320000001", "gb28181"),
+        for (text, secret) in [
+            ("gb28181://:s3cretpw@34020000001320000001/*", "s3cret"),
+            ("rtmp://admin:s3cret@192.0.2.7/live/a", "s3cret"),
+            ("rtmp+listen://s3cretkey", "s3cret"),
         ] {
+            let shown = format!("{0} {0:?}", Source::parse(text).unwrap());
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        for (text, scheme) in [("rtsps://192.0.2.7/a", "rtsps"), ("RTMPS://192.0.2.7/a", "rtmps")] {
             assert_eq!(Source::parse(text), Err(SourceError::Unsupported { scheme }));
         }
+        assert!(matches!(
+            Source::parse("rtmp+listen://k k"),
+            Err(SourceError::StreamKey(_))
+        ));
+        assert!(matches!(Source::parse("gb28181://"), Err(SourceError::Gb28181(_))));
         assert_eq!(Source::parse("192.0.2.7/a"), Err(SourceError::Scheme));
         assert_eq!(Source::parse("http://192.0.2.7/a"), Err(SourceError::Scheme));
         assert!(matches!(Source::parse("rtsp:///a"), Err(SourceError::Url(_))));

@@ -12,7 +12,10 @@ use corenvr_shard::{
 };
 use corenvr_store::live::Subscribe;
 
-use crate::{CameraConfig, CameraStatus, ProbeError, ProbeReport, Source, TransportChoice, owner};
+use crate::{
+    BackfillError, BackfillReport, BackfillSpan, CameraConfig, CameraStatus, ProbeError, ProbeReport, Source,
+    TransportChoice, owner,
+};
 
 /// Messages that may wait for a shard. One more is refused with [`HandleError::Busy`]; whoever sent it tells its own client.
 pub const INBOX_MAX: usize = 4096;
@@ -43,6 +46,10 @@ pub(crate) enum Command {
     Remove(CameraName, OneshotSender<bool>),
     Status(Option<CameraName>, OneshotSender<Vec<CameraStatus>>),
     Subscribe(Subscribe),
+    Backfill(CameraName, Vec<BackfillSpan>, OneshotSender<Result<(), BackfillError>>),
+    BackfillStatus(CameraName, OneshotSender<Option<BackfillReport>>),
+    /// Answers when the job has ended, and whether there was one.
+    StopBackfill(CameraName, OneshotSender<bool>),
 }
 
 /// The receiving ends, one for each shard; each is taken once, by [`crate::run_shard`]'s caller.
@@ -150,6 +157,25 @@ impl RecorderHandle {
             Err(TrySendError::Closed(Command::Subscribe(s))) => Err((s, HandleError::Stopped)),
             Err(_) => unreachable!("a channel gives back what it was given"),
         }
+    }
+
+    /// Begins to fill spans of a camera's past from the camera's own archive; returns once that is under way.
+    /// [`Self::backfill_status`] tells how far it is. The camera goes on being recorded.
+    pub async fn backfill(&self, name: &CameraName, spans: Vec<BackfillSpan>) -> Result<(), BackfillError> {
+        let reply = self.ask(self.owner(name), |reply| Command::Backfill(name.clone(), spans, reply))?;
+        reply.await.unwrap_or(Err(HandleError::Stopped.into()))
+    }
+
+    /// The last back-fill of a camera since it was configured or the recorder started; `None` if there was none.
+    pub async fn backfill_status(&self, name: &CameraName) -> Result<Option<BackfillReport>, HandleError> {
+        let reply = self.ask(self.owner(name), |reply| Command::BackfillStatus(name.clone(), reply))?;
+        reply.await.ok_or(HandleError::Stopped)
+    }
+
+    /// Stops a back-fill; what has come is kept. Returns when its last segment is sealed, and whether there was one.
+    pub async fn stop_backfill(&self, name: &CameraName) -> Result<bool, HandleError> {
+        let reply = self.ask(self.owner(name), |reply| Command::StopBackfill(name.clone(), reply))?;
+        reply.await.ok_or(HandleError::Stopped)
     }
 
     /// Looks at a camera without recording it. Runs on the executor of the caller.

@@ -6,15 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use corenvr_proto::rtsp::Lower;
+use corenvr_proto::{
+    rtmp::RtmpUrl,
+    rtsp::{CameraUrl, Lower},
+};
 use corenvr_shard::Stop;
 use serde::Serialize;
 
 use crate::{
     RecorderConfig, Source, StreamInfo, TransportChoice,
     ingest::{
-        Continuation, MediaCounts, Sink,
-        rtsp::{self, End, EndKind, Target},
+        Continuation, End, EndKind, MediaCounts, Sink,
+        rtmp::{Terms, pull},
+        rtsp::{self, Target},
     },
     pipeline::{HostTime, Output, SegmentLimits},
 };
@@ -67,6 +71,9 @@ pub enum ProbeError {
     /// It answered with something else that stops us.
     #[error("{0}")]
     Protocol(String),
+    /// It connects to us, whenever it likes.
+    #[error("this camera connects to corenvr and not the other way round: it cannot be tried, only added")]
+    ComesToUs,
     /// It agreed to play and sent nothing.
     #[error("{0}")]
     Silent(String),
@@ -89,6 +96,10 @@ impl Sink for Counting {
         let mut seen = self.0.borrow_mut();
         seen.streams = streams.to_vec();
         seen.not_recorded = not_recorded.to_vec();
+    }
+
+    fn not_recorded(&mut self, what: &[String]) {
+        self.0.borrow_mut().not_recorded = what.to_vec();
     }
 
     fn receiving(&mut self, transport: &'static str) {
@@ -129,6 +140,11 @@ impl Sink for Counting {
 
 /// Connects, plays for about two seconds from the first key frame on, and tells what came. Runs on the caller's executor.
 pub async fn probe(source: &Source, transport: TransportChoice) -> Result<ProbeReport, ProbeError> {
+    let url = match source {
+        Source::Rtsp(url) => url,
+        Source::Rtmp(url) => return probe_rtmp(url).await,
+        Source::Gb28181(_) | Source::RtmpListen(_) => return Err(ProbeError::ComesToUs),
+    };
     let order: &[Lower] = match transport {
         TransportChoice::Auto => &[Lower::Udp, Lower::Tcp],
         TransportChoice::Tcp => &[Lower::Tcp],
@@ -138,7 +154,7 @@ pub async fn probe(source: &Source, transport: TransportChoice) -> Result<ProbeR
     for (index, &lower) in order.iter().enumerate() {
         let mut options_first = true;
         loop {
-            let (seen, end) = attempt(source, lower, index + 1 < order.len(), options_first).await?;
+            let (seen, end) = attempt(url, lower, index + 1 < order.len(), options_first).await?;
             match end.kind {
                 EndKind::Done => return Ok(report(seen)),
                 EndKind::OptionsUnanswered if options_first => {
@@ -155,15 +171,14 @@ pub async fn probe(source: &Source, transport: TransportChoice) -> Result<ProbeR
 }
 
 async fn attempt(
-    source: &Source,
+    url: &CameraUrl,
     transport: Lower,
     may_fall_back: bool,
     options_first: bool,
 ) -> Result<(Seen, End), ProbeError> {
-    let Source::Rtsp(url) = source;
     let target = Target {
         camera: "probe".into(),
-        url: (**url).clone(),
+        url: url.clone(),
         transport,
         audio: true,
         options_first,
@@ -171,20 +186,42 @@ async fn attempt(
         silence: SILENCE,
         first_packet: (may_fall_back && transport == Lower::Udp).then_some(UDP_SILENCE),
     };
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let ended = rtsp::run(&target, continuation(), Counting(seen.clone()), &Stop::default()).await;
+    let end = ended.map_err(|panicked| ProbeError::Protocol(panicked.to_string()))?;
+    let seen = seen.take();
+    Ok((seen, end))
+}
+
+async fn probe_rtmp(url: &RtmpUrl) -> Result<ProbeReport, ProbeError> {
+    let target = pull::Target {
+        url: url.clone(),
+        connect: RecorderConfig::default().connect,
+        terms: Terms {
+            audio: true,
+            silence: SILENCE,
+        },
+    };
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let ended = pull::run(&target, continuation(), Counting(seen.clone()), &Stop::default()).await;
+    let end = ended.map_err(|panicked| ProbeError::Protocol(panicked.to_string()))?;
+    match end.kind {
+        EndKind::Done => Ok(report(seen.take())),
+        _ => Err(failure(end)),
+    }
+}
+
+/// One long segment, after nothing.
+fn continuation() -> Continuation {
     let hour = Duration::from_secs(3600);
-    let continuation = Continuation {
+    Continuation {
         cause: None,
         not_before: None,
         limits: SegmentLimits {
             length: hour,
             first: hour,
         },
-    };
-    let seen = Rc::new(RefCell::new(Seen::default()));
-    let ended = rtsp::run(&target, continuation, Counting(seen.clone()), &Stop::default()).await;
-    let end = ended.map_err(|panicked| ProbeError::Protocol(panicked.to_string()))?;
-    let seen = seen.take();
-    Ok((seen, end))
+    }
 }
 
 fn report(seen: Seen) -> ProbeReport {

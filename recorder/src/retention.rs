@@ -186,6 +186,23 @@ impl Disk {
         if let Err(error) = self.delete_by(policies, disk, stop).await {
             self.warn(&format!("footage cannot be deleted: {error}"));
         }
+        if let Err(error) = self.expire_events(policies).await {
+            self.warn(&format!("old events cannot be deleted: {error}"));
+        }
+    }
+
+    /// Event files go after the footage of their day.
+    async fn expire_events(&self, policies: &Arc<Policies>) -> Result<(), PassError> {
+        let (rules, now) = (policies.clone(), WallTime::from_micros(wall_now_micros()));
+        let gone = self
+            .storage
+            .archive
+            .call(move |a| a.expire_events(&|c| rules.of(c), now))
+            .await??;
+        if gone > 0 {
+            tracing::debug!(storage = %self.storage.path.display(), files = gone, "events of days without footage deleted");
+        }
+        Ok(())
     }
 
     /// The disk refused a write: its limits come first, and if they leave it full, the oldest footage goes all the same.
@@ -333,6 +350,7 @@ mod tests {
                 start,
                 tracks: [CodecParameters::Video(video.clone())].into(),
                 gap_before: None,
+                backfilled_until: None,
             };
             let opened = archive.open_segment(header).unwrap();
             let mut file = SegmentFile::start(&opened.path, opened.header).unwrap();

@@ -16,9 +16,12 @@ use corenvr_store::{
 };
 
 use crate::{
-    CameraConfig, CameraMode, CameraState, CameraStatus, HandleError, Inbox, RecorderConfig,
+    BackfillError, BackfillSpan, CameraConfig, CameraMode, CameraState, CameraStatus, HandleError, Inbox,
+    RecorderConfig, SPANS_MAX, Source,
+    backfill::{Job, Plan},
     camera::{self, Shared},
     handle::Command,
+    links::{Links, ShardLinks},
     live::Live,
     retention::RetentionHandle,
     writer::{Budget, Disk, Queue},
@@ -41,12 +44,14 @@ pub async fn run_shard(
     storages: Arc<[Storage]>,
     config: RecorderConfig,
     retention: RetentionHandle,
+    links: Links,
 ) {
     let config = config.clamped();
     let mut shard = Shard {
         id: ctx.id.0,
         budget: Budget::new(config.queue_bytes_shard),
         config: Rc::new(config),
+        links: Rc::new(links.of_shard(ctx.id.0, ctx.count)),
         disks: storages
             .iter()
             .enumerate()
@@ -77,6 +82,7 @@ pub async fn run_shard(
 struct Shard {
     id: u16,
     config: Rc<RecorderConfig>,
+    links: Rc<ShardLinks>,
     budget: Rc<Budget>,
     disks: Vec<Rc<Disk>>,
     slots: HashMap<CameraName, (Rc<Slot>, Task<()>)>,
@@ -93,6 +99,8 @@ struct Slot {
     shared: RefCell<Rc<Shared>>,
     live: Rc<RefCell<Live>>,
     removed: RefCell<Vec<OneshotSender<bool>>>,
+    /// The last job that fills gaps of it.
+    backfill: RefCell<Option<Rc<Job>>>,
 }
 
 impl Slot {
@@ -100,6 +108,17 @@ impl Slot {
         *self.desired.borrow_mut() = desired;
         self.cause.set(cause);
         self.stop.borrow().request();
+    }
+
+    /// Ends the job that fills gaps, if one runs, and waits until its last segment is sealed.
+    async fn end_backfill(&self) -> bool {
+        let job = self.backfill.borrow().clone();
+        let Some(job) = job.filter(|job| !job.is_done()) else {
+            return false;
+        };
+        job.stop();
+        job.ended().await;
+        true
     }
 }
 
@@ -110,6 +129,18 @@ impl Shard {
             Command::Remove(name, reply) => self.remove(&name, reply),
             Command::Status(name, reply) => reply.send(self.status(name.as_ref())),
             Command::Subscribe(subscribe) => self.subscribe(subscribe),
+            Command::Backfill(name, spans, reply) => reply.send(self.backfill(&name, spans)),
+            Command::BackfillStatus(name, reply) => {
+                let job = self.slot(&name).and_then(|slot| slot.backfill.borrow().clone());
+                reply.send(job.map(|job| job.report()));
+            }
+            Command::StopBackfill(name, reply) => match self.slot(&name).cloned() {
+                None => reply.send(false),
+                Some(slot) => spawn(Class::Maintenance, format!("{name} backfill stop"), async move {
+                    reply.send(slot.end_backfill().await);
+                })
+                .detach(),
+            },
         }
     }
 
@@ -137,10 +168,12 @@ impl Shard {
             cause: Cell::new(GapCause::Operator),
             live,
             removed: RefCell::default(),
+            backfill: RefCell::default(),
         });
         let runner = Runner {
             id: self.id,
             config: self.config.clone(),
+            links: self.links.clone(),
             budget: self.budget.clone(),
             disks: self.disks.clone(),
             slot: slot.clone(),
@@ -162,6 +195,40 @@ impl Shard {
             }
             _ => reply.send(false),
         }
+    }
+
+    /// The slot of a camera that exists.
+    fn slot(&self, name: &CameraName) -> Option<&Rc<Slot>> {
+        let slot = self.slots.get(name).map(|(slot, _)| slot);
+        slot.filter(|slot| slot.desired.borrow().is_some())
+    }
+
+    fn backfill(&self, name: &CameraName, spans: Vec<BackfillSpan>) -> Result<(), BackfillError> {
+        let no_camera = || BackfillError::NoSuchCamera(name.clone());
+        let slot = self.slot(name).ok_or_else(no_camera)?;
+        let camera = slot.desired.borrow().clone().ok_or_else(no_camera)?;
+        let Source::Gb28181(url) = &camera.source else {
+            return Err(BackfillError::NoArchive(name.clone()));
+        };
+        let reach = self.links.gb28181.clone().ok_or(BackfillError::SwitchedOff)?;
+        if slot.backfill.borrow().as_ref().is_some_and(|job| !job.is_done()) {
+            return Err(BackfillError::Running(name.clone()));
+        }
+        if spans.len() > SPANS_MAX {
+            return Err(BackfillError::TooMany(spans.len()));
+        }
+        // An index was checked when the settings came into force.
+        let disk = self.disks.get(camera.storage).cloned().ok_or_else(no_camera)?;
+        let plan = Plan {
+            camera: name.clone(),
+            url: (**url).clone(),
+            audio: camera.audio,
+            reach,
+            disk,
+            config: self.config.clone(),
+        };
+        *slot.backfill.borrow_mut() = Some(Job::start(plan, spans));
+        Ok(())
     }
 
     fn status(&self, name: Option<&CameraName>) -> Vec<CameraStatus> {
@@ -218,6 +285,7 @@ fn new_shared(
 struct Runner {
     id: u16,
     config: Rc<RecorderConfig>,
+    links: Rc<ShardLinks>,
     budget: Rc<Budget>,
     disks: Vec<Rc<Disk>>,
     slot: Rc<Slot>,
@@ -252,6 +320,7 @@ impl Runner {
                 camera::run(
                     camera,
                     self.config.clone(),
+                    self.links.clone(),
                     disk.clone(),
                     shared.clone(),
                     cause,
@@ -269,6 +338,7 @@ impl Runner {
             self.answer_removals();
         }
         self.slot.live.borrow_mut().end();
+        self.slot.end_backfill().await;
         self.answer_removals();
     }
 

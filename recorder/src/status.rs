@@ -12,6 +12,13 @@ pub enum CameraState {
         /// Since when.
         since: WallTime,
     },
+    /// It has to come to us, and has not: a device that is not registered, an encoder that does not push.
+    Waiting {
+        /// For what, in words, with what can be done about it.
+        reason: String,
+        /// Since when.
+        since: WallTime,
+    },
     /// Frames come and are written.
     Recording {
         /// Since when.
@@ -48,10 +55,11 @@ pub enum CameraState {
 }
 
 impl CameraState {
-    /// One word: `connecting`, `recording`, `down`, `refused`, `quarantined`, `disabled`.
+    /// One word: `connecting`, `waiting`, `recording`, `down`, `refused`, `quarantined`, `disabled`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Connecting { .. } => "connecting",
+            Self::Waiting { .. } => "waiting",
             Self::Recording { .. } => "recording",
             Self::Down { .. } => "down",
             Self::Refused { .. } => "refused",
@@ -154,7 +162,7 @@ pub struct CameraStatus {
     /// What it is doing.
     #[serde(flatten)]
     pub state: CameraState,
-    /// How RTP comes: `tcp` or `udp`. Absent while nothing comes.
+    /// How the media comes: `tcp`, `udp`, `tcp-passive`, `tcp-active`. Absent while nothing comes.
     pub transport: Option<&'static str>,
     /// The tracks.
     pub streams: Vec<StreamInfo>,

@@ -3,12 +3,20 @@
 mod shared;
 
 use std::{
+    cell::RefCell,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use corenvr_media::WallTime;
-use corenvr_proto::rtsp::Lower;
+use corenvr_proto::{
+    gb28181::{
+        sdp::{MediaTransport, SessionKind},
+        url::Gb28181Url,
+    },
+    rtmp::{KEY_LEN_GOOD, StreamKey},
+    rtsp::{CameraUrl, Lower},
+};
 use corenvr_shard::{
     Class, Stop, spawn,
     time::{timeout, wall_now_micros},
@@ -18,11 +26,14 @@ use corenvr_store::GapCause;
 use crate::{
     CameraConfig, CameraState, RecorderConfig, Source, TransportChoice,
     ingest::{
-        Continuation,
-        rtsp::{self, End, EndKind, Target},
+        Continuation, End, EndKind, gb28181,
+        rtmp::{Terms, pull, push},
+        rtsp::{self, Target},
     },
+    links::ShardLinks,
     owner::phase_millionths,
     pipeline::SegmentLimits,
+    rtmp::Registration,
     writer::{Disk, Writer, abandon},
 };
 pub(crate) use shared::Shared;
@@ -33,8 +44,16 @@ const PANICS_MAX: u32 = 2;
 const QUARANTINE: Duration = Duration::from_secs(600);
 /// The pause after the first wrong password; it doubles up to [`RecorderConfig::auth_pause`].
 const AUTH_PAUSE_MIN: Duration = Duration::from_secs(30);
+/// Between two publishers of one camera.
+const PUBLISHER_PAUSE: Duration = Duration::from_millis(100);
 /// A session that recorded for this long was a good one: the next pause is the shortest again.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
+/// What a GB28181 camera is asked for in turn, where nobody chose: TCP loses nothing, and few devices know the last one.
+const GB_TRANSPORTS: [MediaTransport; 3] = [
+    MediaTransport::TcpPassive,
+    MediaTransport::Udp,
+    MediaTransport::TcpActive,
+];
 /// Frames are written after this share of the sync interval, so that writing itself has the rest.
 const WRITE_SHARE: f64 = 0.75;
 
@@ -51,15 +70,20 @@ struct Memory {
     udp_failed: bool,
     /// The camera does not answer OPTIONS.
     without_options: bool,
+    /// Which of [`GB_TRANSPORTS`] to try next.
+    gb_transport: usize,
     failures: u32,
     auth_failures: u32,
     panics: u32,
+    /// Why the last publisher left.
+    left: Option<String>,
 }
 
 /// Records a camera until `stop` is requested, then seals what is open. `first_cause`: why there is no footage right before.
 pub(crate) async fn run(
     config: Rc<CameraConfig>,
     recorder: Rc<RecorderConfig>,
+    links: Rc<ShardLinks>,
     disk: Rc<Disk>,
     shared: Rc<Shared>,
     first_cause: Option<GapCause>,
@@ -74,10 +98,13 @@ pub(crate) async fn run(
     let camera = Camera {
         config,
         recorder,
+        links,
         shared: shared.clone(),
         stop,
+        registration: RefCell::default(),
     };
     camera.connect_for_ever(first_cause).await;
+    drop(camera);
     shared.end_run(stop_cause());
     shared.queue.close();
     if let Err(panicked) = writer.await {
@@ -120,8 +147,11 @@ async fn write(recorder: Rc<RecorderConfig>, disk: Rc<Disk>, shared: Rc<Shared>)
 struct Camera {
     config: Rc<CameraConfig>,
     recorder: Rc<RecorderConfig>,
+    links: Rc<ShardLinks>,
     shared: Rc<Shared>,
     stop: Stop,
+    /// Where its publishers arrive, of a camera that pushes: kept between sessions, so that none is turned away meanwhile.
+    registration: RefCell<Option<Rc<Registration>>>,
 }
 
 impl Camera {
@@ -131,7 +161,7 @@ impl Camera {
         while !self.stop.is_requested() {
             if !matches!(
                 self.shared.state(),
-                CameraState::Down { .. } | CameraState::Refused { .. }
+                CameraState::Down { .. } | CameraState::Refused { .. } | CameraState::Waiting { .. }
             ) {
                 self.shared.set_state(CameraState::Connecting { since: wall_now() });
             }
@@ -156,21 +186,6 @@ impl Camera {
 
     /// One connection. `Err` with the message if it failed inside.
     async fn session(&self, memory: &Memory, cause: Option<GapCause>) -> Result<End, String> {
-        let Source::Rtsp(url) = &self.config.source;
-        let target = Target {
-            camera: self.config.name.to_string(),
-            url: (**url).clone(),
-            transport: transport(self.config.transport, memory),
-            audio: self.config.audio,
-            options_first: !memory.without_options,
-            connect: self.recorder.connect,
-            silence: self.recorder.silence,
-            first_packet: (self.config.transport == TransportChoice::Auto).then_some(self.recorder.udp_silence),
-        };
-        let target = Target {
-            first_packet: target.first_packet.filter(|_| target.transport == Lower::Udp),
-            ..target
-        };
         let continuation = Continuation {
             cause,
             not_before: self.shared.last_frame(),
@@ -178,12 +193,125 @@ impl Camera {
         };
         self.shared.note_connect();
         let (sink, stop) = (shared::Recording(self.shared.clone()), self.stop.clone());
-        let task = spawn(Class::Recording, self.config.name.to_string(), async move {
-            rtsp::run(&target, continuation, sink, &stop).await
-        });
+        let name = self.config.name.to_string();
+        let task = match &self.config.source {
+            Source::Rtsp(url) => {
+                let target = self.rtsp_target(url, memory);
+                spawn(Class::Recording, name, async move {
+                    rtsp::run(&target, continuation, sink, &stop).await
+                })
+            }
+            Source::Gb28181(url) => {
+                let Some(reach) = self.links.gb28181.clone() else {
+                    return Ok(End::new(EndKind::Unreachable, SWITCHED_OFF_GB28181));
+                };
+                let target = self.gb28181_target(url, memory);
+                let units = gb28181::Recorded::new(continuation, sink, target.audio, target.silence);
+                spawn(Class::Recording, name, async move {
+                    gb28181::run(&target, &reach, units, &stop).await
+                })
+            }
+            Source::Rtmp(url) => {
+                let target = pull::Target {
+                    url: (**url).clone(),
+                    connect: self.recorder.connect,
+                    terms: self.terms(),
+                };
+                spawn(Class::Recording, name, async move {
+                    pull::run(&target, continuation, sink, &stop).await
+                })
+            }
+            Source::RtmpListen(key) => {
+                let registration = match self.registration(key) {
+                    Ok(registration) => registration,
+                    Err(end) => return Ok(end),
+                };
+                let (terms, left) = (self.terms(), memory.left.clone());
+                spawn(Class::Recording, name, async move {
+                    push::run(registration, terms, left, continuation, sink, &stop).await
+                })
+            }
+        };
         match task.await {
             Ok(Ok(end)) => Ok(end),
             Ok(Err(panicked)) | Err(panicked) => Err(panicked.to_string()),
+        }
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
+            audio: self.config.audio,
+            silence: self.recorder.silence,
+        }
+    }
+
+    /// The place of a camera that pushes; taken once and kept.
+    fn registration(&self, key: &StreamKey) -> Result<Rc<Registration>, End> {
+        if let Some(registration) = &*self.registration.borrow() {
+            return Ok(registration.clone());
+        }
+        let refused = |reason: String| End::new(EndKind::NotFound, reason);
+        let Some(publishers) = &self.links.rtmp else {
+            let reason =
+                "RTMP is switched off: set enabled = true in the section [rtmp] of the configuration and restart";
+            return Err(refused(reason.to_owned()));
+        };
+        let registration = publishers.register(key, &self.config.name).map_err(|other| {
+            refused(format!(
+                "camera {other} has the same stream key: give each camera its own"
+            ))
+        })?;
+        if key.is_short() {
+            tracing::warn!(
+                camera = %self.config.name,
+                "its stream key has fewer than {KEY_LEN_GOOD} characters: whoever guesses it can record a false picture"
+            );
+        }
+        let registration = Rc::new(registration);
+        *self.registration.borrow_mut() = Some(registration.clone());
+        Ok(registration)
+    }
+
+    fn rtsp_target(&self, url: &CameraUrl, memory: &Memory) -> Target {
+        let transport = transport(self.config.transport, memory);
+        let may_fall_back = self.config.transport == TransportChoice::Auto && transport == Lower::Udp;
+        Target {
+            camera: self.config.name.to_string(),
+            url: url.clone(),
+            transport,
+            audio: self.config.audio,
+            options_first: !memory.without_options,
+            connect: self.recorder.connect,
+            silence: self.recorder.silence,
+            first_packet: may_fall_back.then_some(self.recorder.udp_silence),
+        }
+    }
+
+    fn gb28181_target(&self, url: &Gb28181Url, memory: &Memory) -> gb28181::Target {
+        gb28181::Target {
+            camera: self.config.name.to_string(),
+            url: url.clone(),
+            kind: SessionKind::Play,
+            transport: self.gb28181_transport(url, memory),
+            audio: self.config.audio,
+            silence: self.recorder.silence,
+        }
+    }
+
+    /// The URL decides, then the setting, then what is to be tried next.
+    fn gb28181_transport(&self, url: &Gb28181Url, memory: &Memory) -> MediaTransport {
+        url.transport.unwrap_or(match self.config.transport {
+            TransportChoice::Tcp => MediaTransport::TcpPassive,
+            TransportChoice::Udp => MediaTransport::Udp,
+            TransportChoice::Auto => GB_TRANSPORTS[memory.gb_transport % GB_TRANSPORTS.len()],
+        })
+    }
+
+    /// Whether another transport may be tried than the one that failed.
+    fn may_change_transport(&self) -> bool {
+        match &self.config.source {
+            Source::Gb28181(url) => url.transport.is_none() && self.config.transport == TransportChoice::Auto,
+            _ => false,
         }
     }
 
@@ -204,6 +332,14 @@ impl Camera {
             Err(message) => return self.failed_inside(memory, message),
         };
         memory.panics = 0;
+        if matches!(self.config.source, Source::RtmpListen(_)) && end.kind != EndKind::NotFound {
+            // Publishers come back when they like: there is nothing to pause for.
+            if self.shared.reason_is_new(&end.reason) {
+                tracing::warn!(camera = %self.config.name, reason = %end.reason, "the publisher left");
+            }
+            memory.left = Some(end.reason);
+            return PUBLISHER_PAUSE;
+        }
         if recorded {
             memory.worked = Some(transport(self.config.transport, memory));
             memory.auth_failures = 0;
@@ -213,6 +349,7 @@ impl Camera {
         }
         let auto = self.config.transport == TransportChoice::Auto;
         let asked = transport(self.config.transport, memory);
+        let is_rtsp = matches!(self.config.source, Source::Rtsp(_));
         match end.kind {
             EndKind::NeedKeyFrame => {
                 tracing::warn!(camera = %self.config.name, "{}", end.reason);
@@ -222,7 +359,8 @@ impl Camera {
                 memory.without_options = true;
                 return Duration::from_millis(500);
             }
-            EndKind::NoPacket | EndKind::TransportRefused if auto && asked == Lower::Udp => {
+            EndKind::NoPacket | EndKind::TransportRefused if self.may_change_transport() => memory.gb_transport += 1,
+            EndKind::NoPacket | EndKind::TransportRefused if auto && asked == Lower::Udp && is_rtsp => {
                 tracing::info!(camera = %self.config.name, reason = %end.reason, "UDP does not work, trying TCP");
                 memory.udp_failed = true;
                 memory.worked = None;
@@ -293,6 +431,9 @@ impl Camera {
     }
 }
 
+const SWITCHED_OFF_GB28181: &str =
+    "GB28181 is switched off: write a section [gb28181] into the configuration and restart corenvr";
+
 /// What to ask for: as configured, or what worked last, or UDP first.
 fn transport(choice: TransportChoice, memory: &Memory) -> Lower {
     match choice {
@@ -320,8 +461,10 @@ mod tests {
         Camera {
             config: Rc::new(config),
             recorder: Rc::new(RecorderConfig::default()),
+            links: Rc::default(),
             shared: Rc::new(shared),
             stop: Stop::default(),
+            registration: RefCell::default(),
         }
     }
 

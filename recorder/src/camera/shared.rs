@@ -260,6 +260,29 @@ impl Sink for Recording {
         inner.not_recorded = not_recorded.to_vec();
     }
 
+    fn waiting(&mut self, reason: &str) {
+        let since = match self.0.state() {
+            CameraState::Waiting { since, .. } => since,
+            _ => super::wall_now(),
+        };
+        if self.0.reason_is_new(reason) {
+            tracing::warn!(camera = %self.0.name, %reason, "camera is waited for");
+        }
+        let reason = reason.to_owned();
+        self.0.set_state(CameraState::Waiting { reason, since });
+    }
+
+    fn connecting(&mut self) {
+        if matches!(self.0.state(), CameraState::Waiting { .. }) {
+            let since = super::wall_now();
+            self.0.set_state(CameraState::Connecting { since });
+        }
+    }
+
+    fn not_recorded(&mut self, what: &[String]) {
+        self.0.inner.borrow_mut().not_recorded = what.to_vec();
+    }
+
     fn receiving(&mut self, transport: &'static str) {
         self.0.inner.borrow_mut().transport = Some(transport);
     }

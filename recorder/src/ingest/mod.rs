@@ -1,7 +1,11 @@
 //! From packets to the pipeline: what every way of ingest shares. No sockets in here; a driver such as [`rtsp`] moves the bytes.
 
 pub(crate) mod choose;
+mod end;
+pub(crate) mod gb28181;
+mod intake;
 mod resolve;
+pub(crate) mod rtmp;
 pub(crate) mod rtsp;
 mod udp;
 
@@ -21,10 +25,12 @@ use corenvr_proto::rtp::{
 use corenvr_store::GapCause;
 
 use crate::{
-    pipeline::{HostTime, Output, Pipeline, PipelineCounts, SegmentLimits, Track, TrackSetup},
+    pipeline::{Clocks, HostTime, Output, PipelineCounts, SegmentLimits, Track, TrackSetup},
     status::StreamInfo,
 };
 use choose::Chosen;
+pub(crate) use end::{End, EndKind};
+pub(crate) use intake::Intake;
 
 /// Both host clocks now.
 pub(crate) fn host_time(now: Instant) -> HostTime {
@@ -44,6 +50,12 @@ pub(crate) fn host_time(now: Instant) -> HostTime {
 pub(crate) trait Sink {
     /// The streams that will be pulled, and what is left out, in words.
     fn chosen(&mut self, streams: &[StreamInfo], not_recorded: &[String]);
+    /// The camera has to come to us and has not yet; in words.
+    fn waiting(&mut self, _reason: &str) {}
+    /// It has come, and is asked for its stream.
+    fn connecting(&mut self) {}
+    /// What comes and is not recorded, in words; all of it each time.
+    fn not_recorded(&mut self, _what: &[String]) {}
     /// Packets come, by `tcp` or `udp`.
     fn receiving(&mut self, transport: &'static str);
     /// Something to record, and when it came.
@@ -94,14 +106,10 @@ struct Stream {
 /// The streams of one connection.
 pub(crate) struct Media<S> {
     streams: Vec<Stream>,
-    pipeline: Pipeline,
-    sink: S,
+    intake: Intake<S>,
     ssrc: u32,
     malformed: u64,
     last_packet: Option<Instant>,
-    last_unit: Option<Instant>,
-    began: bool,
-    need_key_frame: bool,
 }
 
 /// How often a receiver report is sent (RFC 3550 section 6.2 allows no more often).
@@ -116,13 +124,7 @@ impl<S: Sink> Media<S> {
         };
         let video = setup(&chosen.video);
         let audio = chosen.audio.as_ref().map(setup);
-        let pipeline = Pipeline::new(
-            continuation.limits,
-            video,
-            audio,
-            continuation.cause,
-            continuation.not_before,
-        );
+        let intake = Intake::new(video, audio, Clocks::Separate, continuation, sink);
         let streams = std::iter::once((Track::Video, chosen.video))
             .chain(chosen.audio.map(|a| (Track::Audio, a)))
             .map(|(track, c)| Stream {
@@ -136,20 +138,16 @@ impl<S: Sink> Media<S> {
             .collect();
         Self {
             streams,
-            pipeline,
-            sink,
+            intake,
             ssrc: rand::random(),
             malformed: 0,
             last_packet: None,
-            last_unit: None,
-            began: false,
-            need_key_frame: false,
         }
     }
 
     /// Where everything goes.
     pub fn sink(&mut self) -> &mut S {
-        &mut self.sink
+        self.intake.sink()
     }
 
     /// Takes an RTP packet of a stream.
@@ -176,7 +174,7 @@ impl<S: Sink> Media<S> {
             match packet {
                 RtcpPacket::SenderReport { info, .. } => {
                     s.statistics.on_sender_report(now, &info);
-                    self.pipeline.sender_report(s.track, &info);
+                    self.intake.sender_report(s.track, &info);
                 }
                 RtcpPacket::Bye(_) => s.bye = Some(now),
                 RtcpPacket::ReceiverReport { .. } | RtcpPacket::SourceDescription(_) => {}
@@ -189,8 +187,7 @@ impl<S: Sink> Media<S> {
         for stream in 0..self.streams.len() {
             self.advance(now, stream);
         }
-        let counts = self.counts();
-        self.sink.counts(&counts);
+        self.tell_counts();
     }
 
     /// The stream ends: everything that is whole comes out.
@@ -201,10 +198,8 @@ impl<S: Sink> Media<S> {
             self.streams[stream].depacketizer.flush();
             self.units(now, stream);
         }
-        self.pipeline.finish();
-        self.outputs(now);
-        let counts = self.counts();
-        self.sink.counts(&counts);
+        self.intake.finish(now);
+        self.tell_counts();
     }
 
     /// The receiver report of a stream, appended to `out`; false before its first packet.
@@ -226,19 +221,9 @@ impl<S: Sink> Media<S> {
         self.last_packet
     }
 
-    /// When the last access unit of the picture came.
-    pub const fn last_unit(&self) -> Option<Instant> {
-        self.last_unit
-    }
-
-    /// Whether a segment was begun.
-    pub const fn began(&self) -> bool {
-        self.began
-    }
-
-    /// Whether the camera is to be connected anew, for want of a key frame.
-    pub const fn needs_key_frame(&self) -> bool {
-        self.need_key_frame
+    /// Why a session that plays since `since` has to end, if it has to.
+    pub fn verdict(&self, since: Instant, now: Instant, silence: Duration) -> Option<End> {
+        self.intake.verdict(since, now, silence, self.last_packet)
     }
 
     /// Whether the camera said goodbye and nothing of the picture came since.
@@ -247,7 +232,7 @@ impl<S: Sink> Media<S> {
         video.is_some_and(|at| now.saturating_duration_since(at) > Duration::from_secs(1))
     }
 
-    fn counts(&self) -> MediaCounts {
+    fn tell_counts(&mut self) {
         let mut packets = ReorderCounts::default();
         for c in self.streams.iter().map(|s| s.reorder.counts()) {
             packets.lost += c.lost;
@@ -255,12 +240,7 @@ impl<S: Sink> Media<S> {
             packets.stray += c.stray;
             packets.restarts += c.restarts;
         }
-        MediaCounts {
-            packets,
-            malformed: self.malformed,
-            pipeline: self.pipeline.counts(),
-            drift_ppm: self.pipeline.drift_ppm(),
-        }
+        self.intake.tell_counts(packets, self.malformed);
     }
 
     /// Moves what is in order through the depacketizer.
@@ -271,7 +251,7 @@ impl<S: Sink> Media<S> {
                 s.depacketizer.flush();
                 self.units(now, stream);
                 let track = self.streams[stream].track;
-                self.pipeline.restart(track);
+                self.intake.restart(now, track);
             }
             let s = &mut self.streams[stream];
             if s.depacketizer.push(&ordered.packet, ordered.lost_before).is_err() {
@@ -283,28 +263,8 @@ impl<S: Sink> Media<S> {
 
     fn units(&mut self, now: Instant, stream: usize) {
         let track = self.streams[stream].track;
-        let mut any = false;
         while let Some(unit) = self.streams[stream].depacketizer.poll() {
-            self.pipeline.unit(track, unit, host_time(now));
-            any = true;
-        }
-        if any {
-            if track == Track::Video {
-                self.last_unit = Some(now);
-            }
-            self.outputs(now);
-        }
-    }
-
-    fn outputs(&mut self, now: Instant) {
-        while let Some(output) = self.pipeline.poll() {
-            match output {
-                Output::NeedKeyFrame => self.need_key_frame = true,
-                output => {
-                    self.began = true;
-                    self.sink.output(output, host_time(now));
-                }
-            }
+            self.intake.unit(now, track, unit);
         }
     }
 }

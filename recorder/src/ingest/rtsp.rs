@@ -24,7 +24,7 @@ use corenvr_shard::{
 };
 
 use super::{
-    Continuation, Media, REPORT_INTERVAL, Sink, choose,
+    Continuation, End, EndKind, Media, REPORT_INTERVAL, Sink, choose,
     resolve::addresses,
     udp::{PortPair, UdpStream},
 };
@@ -36,8 +36,6 @@ const GATHER: Duration = Duration::from_millis(25);
 const TICK: Duration = Duration::from_millis(250);
 /// A camera whose connection takes no byte of ours for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A stream that brings no key frame, or no parameters to decode it with, for this long is connected anew.
-const FIRST_KEY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What to pull, and how patiently.
 #[derive(Clone)]
@@ -56,46 +54,6 @@ pub(crate) struct Target {
     pub first_packet: Option<Duration>,
 }
 
-/// Why a session ended, as far as it decides what comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EndKind {
-    /// As asked.
-    Stopped,
-    /// The sink has enough.
-    Done,
-    Unreachable,
-    Unauthorized,
-    /// The camera knows the user and denies the stream, or has no such stream.
-    NotFound,
-    NoVideo,
-    TransportRefused,
-    /// Playing, and not one packet came within [`Target::first_packet`].
-    NoPacket,
-    Silent,
-    NeedKeyFrame,
-    /// It does not answer OPTIONS; without them it may.
-    OptionsUnanswered,
-    Protocol,
-    Closed,
-}
-
-/// The end of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct End {
-    pub kind: EndKind,
-    /// In words, with the remedy where there is one.
-    pub reason: String,
-}
-
-impl End {
-    fn new(kind: EndKind, reason: impl Into<String>) -> Self {
-        Self {
-            kind,
-            reason: reason.into(),
-        }
-    }
-}
-
 /// Runs a session until it ends; follows redirects.
 pub(crate) async fn run<S: Sink + 'static>(
     target: &Target,
@@ -111,7 +69,8 @@ pub(crate) async fn run<S: Sink + 'static>(
             let reason = "the camera redirects to rtsps://, which this version does not support";
             return Ok(End::new(EndKind::Protocol, reason));
         }
-        let stream = match connect(&config.url, target.connect, stop).await {
+        let (host, port) = (config.url.host(), config.url.port());
+        let stream = match connect(host, port, target.connect, stop).await {
             Ok(stream) => stream,
             Err(end) => return Ok(end),
         };
@@ -134,8 +93,8 @@ pub(crate) async fn run<S: Sink + 'static>(
     }
 }
 
-async fn connect(url: &CameraUrl, limit: Duration, stop: &Stop) -> Result<Stream, End> {
-    let (host, port) = (url.host(), url.port());
+/// Connects to the first address of a host that answers.
+pub(super) async fn connect(host: &str, port: u16, limit: Duration, stop: &Stop) -> Result<Stream, End> {
     let attempt = async {
         let addresses = addresses(host, port, limit).await;
         let addresses = addresses.map_err(|e| format!("the name {host} cannot be resolved: {e}"))?;
@@ -466,36 +425,17 @@ fn poll_udp(
 
 /// Whether a session that plays since `since` has to end.
 fn judge<S: Sink>(target: &Target, media: &mut Media<S>, since: Instant, now: Instant) -> Option<End> {
-    let age = |t: Instant| now.saturating_duration_since(t);
-    if media.sink().is_done() {
-        return Some(End::new(EndKind::Done, "done"));
-    }
-    if media.needs_key_frame() {
-        let reason = "the stream has no key frame for far longer than a segment: connected anew to get one";
-        return Some(End::new(EndKind::NeedKeyFrame, reason));
-    }
+    let playing = now.saturating_duration_since(since);
     if media.said_goodbye(now) {
         return Some(End::new(EndKind::Closed, "the camera ended the stream (RTCP BYE)"));
     }
-    if media.last_packet().is_none() && target.first_packet.is_some_and(|limit| age(since) > limit) {
+    if media.last_packet().is_none() && target.first_packet.is_some_and(|limit| playing > limit) {
         return Some(End::new(
             EndKind::NoPacket,
             "the camera agreed to UDP and not one packet came",
         ));
     }
-    if age(media.last_unit().unwrap_or(since)) > target.silence {
-        let seconds = target.silence.as_secs();
-        let reason = match media.last_packet() {
-            None => format!("the camera agreed to play and sent nothing for {seconds} s"),
-            Some(_) => format!("no picture came for {seconds} s"),
-        };
-        return Some(End::new(EndKind::Silent, reason));
-    }
-    if !media.began() && age(since) > FIRST_KEY_TIMEOUT {
-        let reason = "the stream has no key frame with its parameter sets: check the camera's encoder settings";
-        return Some(End::new(EndKind::Silent, reason));
-    }
-    None
+    media.verdict(since, now, target.silence)
 }
 
 fn explain(reason: &EndReason) -> End {

@@ -27,6 +27,8 @@ const HOST_SLEW_PPM: i64 = 150;
 pub(crate) const HOST_STEP_US: i64 = 500_000;
 /// A frame stamped this far after its own arrival: the stamps jumped forward.
 const AHEAD_US: i64 = 500_000;
+/// The same where the stamps went on evenly: the frames before it, by which it is placed, had been held back behind lost packets.
+const AHEAD_EVENLY_US: i64 = 1_500_000;
 /// A frame stamped this far before its arrival: longer than any connection survives without a frame, so the stamps jumped.
 const BEHIND_US: i64 = 12_000_000;
 /// Every frame of the last seconds came this much later than its stamp says: the camera lost time, it is not a slow network.
@@ -304,16 +306,18 @@ impl TrackClock {
     }
 
     fn is_jump(&self, media_us: i64, offset: i64, key: bool, arrival_us: i64) -> bool {
-        if self.media_last_us.is_none() {
+        let Some(media_last_us) = self.media_last_us else {
             return false;
-        }
+        };
+        let evenly = (media_us - media_last_us).abs() <= AHEAD_US;
+        let ahead_us = if evenly { AHEAD_EVENLY_US } else { AHEAD_US };
         let late_us = arrival_us - (media_us + offset);
         let back_us = self.media_latest_us - media_us;
         let steady = self.reference_us.is_none()
             && self.filter.is_full()
             && self.filter.min().is_some_and(|min| min - offset > BEHIND_STEADY_US);
         let reorder_us = if self.may_reorder { REORDER_US } else { AHEAD_US };
-        !(-AHEAD_US..=BEHIND_US).contains(&late_us)
+        !(-ahead_us..=BEHIND_US).contains(&late_us)
             || steady
             || back_us > reorder_us
             || (self.may_reorder && back_us > 0 && self.is_no_reorder(key))

@@ -31,6 +31,15 @@ pub(crate) enum Track {
     Audio,
 }
 
+/// How the stamps of the two tracks belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clocks {
+    /// Each has its own origin; sender reports may tell how they lie to each other.
+    Separate,
+    /// Both are counted on one clock from one origin: where the picture lies, the sound does.
+    Shared,
+}
+
 /// When segments end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SegmentLimits {
@@ -141,6 +150,7 @@ pub(crate) struct Pipeline {
     host: HostClock,
     video: TrackState,
     audio: Option<TrackState>,
+    clocks: Clocks,
     /// `None` once the time is settled.
     held: Option<Vec<Held>>,
     held_bytes: usize,
@@ -165,6 +175,7 @@ impl Pipeline {
         limits: SegmentLimits,
         video: TrackSetup,
         audio: Option<TrackSetup>,
+        clocks: Clocks,
         cause: Option<GapCause>,
         not_before: Option<WallTime>,
     ) -> Self {
@@ -173,6 +184,7 @@ impl Pipeline {
             host: HostClock::default(),
             video: TrackState::new(video.rate, true, video.parameters),
             audio: audio.map(|a| TrackState::new(a.rate, false, a.parameters)),
+            clocks,
             held: Some(Vec::new()),
             held_bytes: 0,
             not_before,
@@ -222,6 +234,14 @@ impl Pipeline {
         }
     }
 
+    /// The sound has a clock of its own, with `rate` ticks a second. What is known of its parameters stays.
+    pub fn separate_audio(&mut self, rate: u32) {
+        self.clocks = Clocks::Separate;
+        if let Some(audio) = &mut self.audio {
+            audio.clock = TrackClock::new(rate, false);
+        }
+    }
+
     /// Notes a sender report of a track. A sender without a clock sends 0 and is not believed.
     pub fn sender_report(&mut self, track: Track, info: &SenderInfo) {
         let Some(state) = self.track_mut(track) else { return };
@@ -261,18 +281,39 @@ impl Pipeline {
 
     fn settle(&mut self) {
         let held = self.held.take().unwrap_or_default();
+        let shared = self.clocks == Clocks::Shared;
         for track in [Track::Video, Track::Audio] {
             let first = held
                 .iter()
-                .filter(|h| h.track == track)
+                .filter(|h| shared || h.track == track)
                 .map(|h| (h.unit.timestamp, h.at.mono_us));
             if let Some(state) = self.track_mut(track) {
                 state.clock.settle(first);
             }
         }
-        for h in held {
+        // Sound that begins a moment after the picture belongs to the first segment.
+        let mut sound = held.iter().filter(|h| h.track == Track::Audio);
+        let parameters = sound.find_map(|h| h.unit.parameters.clone());
+        if let (Some(audio), Some(parameters)) = (&mut self.audio, parameters) {
+            audio.note(parameters);
+        }
+        for h in self.in_order(held) {
             self.place(h.track, h.unit, h.at);
         }
+    }
+
+    /// A picture comes out only when the next one shows that it is whole, so sound of its time comes before it. At the start that would
+    /// be sound before the first segment: what is not older than the first key frame goes behind it.
+    fn in_order(&self, mut held: Vec<Held>) -> Vec<Held> {
+        let key = held.iter().position(|h| h.track == Track::Video && h.unit.key);
+        let (Clocks::Shared, Some(key)) = (self.clocks, key) else {
+            return held;
+        };
+        let start = held[key].unit.timestamp;
+        let is_later = |h: &Held| h.track == Track::Audio && h.unit.timestamp.wrapping_sub(start) < 1 << 31;
+        // False sorts before true, and equals keep their order.
+        held[..=key].sort_by_key(is_later);
+        held
     }
 
     /// Lets the reports of both tracks place the sound beside the picture.
@@ -283,6 +324,16 @@ impl Pipeline {
         };
         let reference = v.media_us - v.ntp_us + a.ntp_us - a.media_us + offset;
         audio.clock.set_reference(reference);
+    }
+
+    /// Where the picture lies, the sound of the same clock does.
+    fn share_clock(&mut self) {
+        if self.clocks == Clocks::Shared
+            && let Some(audio) = &mut self.audio
+            && let Some(offset) = self.video.clock.offset_us()
+        {
+            audio.clock.set_reference(offset);
+        }
     }
 
     fn place(&mut self, track: Track, mut unit: AccessUnit, at: HostTime) {
@@ -303,7 +354,10 @@ impl Pipeline {
         }
         match track {
             Track::Video => self.video(&unit, placed, at),
-            Track::Audio => self.audio(unit, placed.mono_us),
+            Track::Audio => {
+                self.share_clock();
+                self.audio(unit, placed.mono_us);
+            }
         }
     }
 

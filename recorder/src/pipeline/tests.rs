@@ -36,6 +36,10 @@ fn limits(seconds: u64) -> SegmentLimits {
 }
 
 fn pipeline(seconds: u64, audio: bool) -> Pipeline {
+    pipeline_with(seconds, audio.then_some(8000), Clocks::Separate)
+}
+
+fn pipeline_with(seconds: u64, audio_rate: Option<u32>, clocks: Clocks) -> Pipeline {
     let setup = |rate, parameters| TrackSetup {
         rate,
         parameters: Some(parameters),
@@ -43,7 +47,8 @@ fn pipeline(seconds: u64, audio: bool) -> Pipeline {
     Pipeline::new(
         limits(seconds),
         setup(90_000, video_parameters(64)),
-        audio.then(|| setup(8000, audio_parameters())),
+        audio_rate.map(|rate| setup(rate, audio_parameters())),
+        clocks,
         None,
         None,
     )
@@ -368,7 +373,14 @@ fn what_comes_before_a_key_frame_or_was_recorded_before_is_left_out() {
         parameters: Some(video_parameters(64)),
     };
     let not_before = WallTime::from_micros(EPOCH + 3_000_000);
-    let mut p = Pipeline::new(limits(60), setup, None, Some(GapCause::CameraDown), Some(not_before));
+    let mut p = Pipeline::new(
+        limits(60),
+        setup,
+        None,
+        Clocks::Separate,
+        Some(GapCause::CameraDown),
+        Some(not_before),
+    );
     for i in 0..200u32 {
         let us = i64::from(i) * FRAME_US;
         p.unit(Track::Video, unit(stamp(us), i % 50 == 20, i), at(us));
@@ -434,4 +446,105 @@ fn a_hole_from_lost_packets_is_told() {
         starts.iter().map(|(i, s)| (*i, s.cause)).collect::<Vec<_>>(),
         [(0, None), (130, Some(GapCause::Loss))]
     );
+}
+
+/// Sound that a sender interleaves late is no later for that: on one clock it lies where the picture of the same stamp does.
+#[test]
+fn sound_on_the_clock_of_the_picture_lies_where_the_stamps_say() {
+    let mut p = pipeline_with(30, Some(90_000), Clocks::Shared);
+    let late_us = 400_000;
+    let mut events: Vec<(i64, Track, i64)> = (0..500)
+        .flat_map(|i| {
+            let taken = i * FRAME_US;
+            [(taken, Track::Video, taken), (taken + late_us, Track::Audio, taken)]
+        })
+        .collect();
+    events.sort_by_key(|e| e.0);
+    for (arrival, track, taken) in events {
+        let key = track == Track::Audio || taken % (50 * FRAME_US) == 0;
+        p.unit(track, unit(stamp(taken), key, (taken / FRAME_US) as u32), at(arrival));
+    }
+    p.finish();
+    let (frames, _) = drain(&mut p);
+    let time_of = |track: u8, data: &Bytes| {
+        let found = frames.iter().find(|f| f.track.0 == track && f.data == *data);
+        found.map(micros)
+    };
+    let mut compared = 0;
+    for sound in frames.iter().filter(|f| f.track.0 == 1) {
+        let Some(picture) = time_of(0, &sound.data) else {
+            continue;
+        };
+        assert!((micros(sound) - picture).abs() < 2000, "{} {picture}", micros(sound));
+        compared += 1;
+    }
+    assert!(compared > 480, "{compared}");
+}
+
+/// Nobody announces the sound of an RTMP stream: it shows itself, a moment after the first picture.
+#[test]
+fn sound_that_shows_itself_a_moment_later_is_in_the_first_segment() {
+    let setup = |parameters| TrackSetup { rate: 1000, parameters };
+    let mut p = Pipeline::new(limits(30), setup(None), Some(setup(None)), Clocks::Shared, None, None);
+    for i in 0..100u32 {
+        let mut picture = unit(i * 40, i % 50 == 0, i);
+        picture.parameters = (i == 0).then(|| video_parameters(64));
+        p.unit(Track::Video, picture, at(i64::from(i) * FRAME_US));
+        if i >= 5 {
+            let mut sound = unit(i * 40, true, i);
+            sound.parameters = (i == 5).then(audio_parameters);
+            p.unit(Track::Audio, sound, at(i64::from(i) * FRAME_US));
+        }
+    }
+    let (frames, starts) = drain(&mut p);
+    assert_eq!(starts.len(), 1);
+    assert_eq!(starts[0].1.parameters.len(), 2);
+    assert_eq!(frames.iter().filter(|f| f.track.0 == 1).count(), 95);
+}
+
+#[test]
+fn frames_that_catch_up_with_a_late_start_are_no_jump() {
+    let mut p = pipeline(600, false);
+    for i in 0..200i64 {
+        // The first frames all come late; those after them wait, and come at once when there is nothing left to wait for.
+        let arrival = if i < 50 {
+            i * FRAME_US + 800_000
+        } else {
+            (i * FRAME_US).max(50 * FRAME_US + 800_000)
+        };
+        p.unit(
+            Track::Video,
+            unit(stamp(i * FRAME_US), i % 50 == 0, i as u32),
+            at(arrival),
+        );
+    }
+    let (frames, _) = drain(&mut p);
+    assert_eq!((frames.len(), p.counts().jumps), (200, 0));
+    for pair in frames.windows(2) {
+        let spacing = micros(&pair[1]) - micros(&pair[0]);
+        assert!((spacing - FRAME_US).abs() < 1000, "{spacing}");
+    }
+}
+
+/// A picture is known to be whole only when the next one begins, so the sound between the two comes first.
+#[test]
+fn sound_that_comes_before_the_first_picture_of_its_time_is_kept() {
+    let mut p = pipeline_with(30, Some(90_000), Clocks::Shared);
+    // Sound of the moment before the key frame belongs to nothing that is recorded.
+    p.unit(Track::Audio, unit(stamp(980_000), true, 100), at(0));
+    for i in 0..2 {
+        let us = 1_000_000 + i64::from(i) * 20_000;
+        p.unit(Track::Audio, unit(stamp(us), true, 101 + i), at(1000));
+    }
+    for i in 0..50 {
+        let us = i64::from(i) * FRAME_US;
+        p.unit(Track::Video, unit(stamp(1_000_000 + us), i == 0, i), at(us + FRAME_US));
+    }
+    p.finish();
+    let (frames, starts) = drain(&mut p);
+    let order: Vec<_> = frames.iter().take(4).map(|f| f.data[3]).collect();
+    assert_eq!(order, [0, 101, 102, 1]);
+    assert_eq!(starts.len(), 1);
+    assert!((micros(&frames[1]) - micros(&frames[0])).abs() < 2000);
+    assert_eq!(p.counts().before_key, 1);
 }

@@ -56,7 +56,7 @@ impl Recorder {
         };
         let inbox = inboxes.take(ShardId(0)).unwrap();
         let (full, _) = retention::channel();
-        let shard = run_shard(context, inbox, storages.clone(), config, full);
+        let shard = run_shard(context, inbox, storages.clone(), config, full, crate::Links::default());
         Self {
             handle,
             stop,

@@ -21,8 +21,8 @@ use crate::{owner::phase_millionths, pipeline::SegmentStart};
 pub(crate) use disk::Disk;
 use queue::{Batch, Next};
 pub(crate) use queue::{Budget, Queue};
-pub(crate) use segment::abandon;
-use segment::{Segment, SegmentError, ask};
+use segment::{Segment, SegmentError};
+pub(crate) use segment::{abandon, ask};
 
 /// The first and the longest pause before a disk that failed is tried again.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -42,6 +42,15 @@ pub(crate) trait Report {
     fn segment_closed(&self);
     /// The disk fails, or does not any more.
     fn disk_error(&self, error: Option<String>);
+}
+
+/// What is written was not recorded as it happened: it fills a gap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backfill {
+    /// Where other footage begins, or what was asked for ends.
+    pub until: WallTime,
+    /// The cause of the gap that is filled.
+    pub cause: GapCause,
 }
 
 /// Writes one camera.
@@ -64,6 +73,7 @@ pub(crate) struct Writer<R> {
     failures: u32,
     /// Time of the last frame that was written.
     last: Option<WallTime>,
+    backfill: Option<Backfill>,
 }
 
 impl<R: Report> Writer<R> {
@@ -85,7 +95,14 @@ impl<R: Report> Writer<R> {
             retry_at: None,
             failures: 0,
             last: None,
+            backfill: None,
         }
+    }
+
+    /// Every segment is one that fills a gap.
+    pub fn backfilling(mut self, backfill: Backfill) -> Self {
+        self.backfill = Some(backfill);
+        self
     }
 
     /// Goes on after a writer before this one failed inside, in the middle of a segment with these parameters.
@@ -113,7 +130,7 @@ impl<R: Report> Writer<R> {
                 break;
             }
         }
-        self.seal().await;
+        self.seal(None).await;
     }
 
     /// The cameras' turns are spread over the period.
@@ -148,7 +165,9 @@ impl<R: Report> Writer<R> {
             match self.queue.next(self.segment.is_none()) {
                 Next::Wait => return,
                 Next::Segment(start) => {
-                    self.seal().await;
+                    // Back-filled segments never overlap, not even by the estimate of how long a frame lasts.
+                    let goes_on_at = self.backfill.and_then(|_| self.queue.earliest());
+                    self.seal(goes_on_at).await;
                     // What began with a failure of the disk stays known as that.
                     let disk = self.start.take().and_then(|s| s.cause).filter(|c| *c == GapCause::Disk);
                     self.start = Some(SegmentStart {
@@ -158,7 +177,7 @@ impl<R: Report> Writer<R> {
                     self.skip_to_key = false;
                 }
                 Next::End(cause) => {
-                    self.seal().await;
+                    self.seal(None).await;
                     self.start = None;
                     self.skip_to_key = false;
                     self.note_gap(cause).await;
@@ -243,7 +262,8 @@ impl<R: Report> Writer<R> {
             camera: self.camera.clone(),
             start: earliest,
             tracks: start.parameters.clone(),
-            gap_before: start.cause,
+            gap_before: self.backfill.map_or(start.cause, |b| Some(b.cause)),
+            backfilled_until: self.backfill.map(|b| b.until),
         };
         match Segment::open(&self.disk, header).await {
             Ok(segment) => {
@@ -284,9 +304,9 @@ impl<R: Report> Writer<R> {
         kept
     }
 
-    async fn seal(&mut self) {
+    async fn seal(&mut self, goes_on_at: Option<WallTime>) {
         let Some(segment) = self.segment.take() else { return };
-        let result = segment.seal().await;
+        let result = segment.seal(goes_on_at).await;
         self.report.segment_closed();
         if let Err(error) = result {
             // Every frame in it is durable already and stays; only its end is not as it should be.

@@ -8,7 +8,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use corenvr_media::{CodecParameters, Frame, TrackId};
+use corenvr_media::{CodecParameters, Frame, TrackId, WallTime};
 use corenvr_store::GapCause;
 
 use crate::pipeline::SegmentStart;
@@ -225,6 +225,16 @@ impl Queue {
         Next::Frames(q.take_batch())
     }
 
+    /// The earliest time of a frame in front of the next border.
+    pub fn earliest(&self) -> Option<WallTime> {
+        let q = self.inner.borrow();
+        let frames = q.items.iter().map_while(|item| match item {
+            Item::Frame { frame, .. } => Some(frame.time),
+            Item::Segment(_) | Item::End(_) => None,
+        });
+        frames.min()
+    }
+
     /// Removes every frame up to the next video key frame or border; returns how many, their bytes, and the last one's sequence.
     pub fn skip_to_key(&self) -> (u64, usize, Option<u64>) {
         let mut q = self.inner.borrow_mut();
@@ -246,8 +256,8 @@ impl Inner {
         for item in &self.items {
             let Item::Frame { frame, .. } = item else { return true };
             let t = frame.time;
-            first = Some(first.map_or(t, |f: corenvr_media::WallTime| f.min(t)));
-            latest = Some(latest.map_or(t, |l: corenvr_media::WallTime| l.max(t)));
+            first = Some(first.map_or(t, |f: WallTime| f.min(t)));
+            latest = Some(latest.map_or(t, |l: WallTime| l.max(t)));
             if let (Some(first), Some(latest)) = (first, latest)
                 && latest.micros_since(first) >= FIRST_SPAN_MIN_US
             {

@@ -2,7 +2,7 @@
 
 use std::{io, rc::Rc};
 
-use corenvr_media::Frame;
+use corenvr_media::{Frame, WallTime};
 use corenvr_shard::{
     WorkerError,
     file::{AlignedBuffer, AppendFile},
@@ -136,15 +136,18 @@ impl Segment {
     }
 
     /// Ends the file: tail, durable; header, durable; then the archive gives it its name.
-    /// After an error the archive has kept what is whole.
-    pub async fn seal(self) -> Result<(), SegmentError> {
+    /// After an error the archive has kept what is whole. `goes_on_at`: where the next segment begins, where that is known.
+    pub async fn seal(self, goes_on_at: Option<WallTime>) -> Result<(), SegmentError> {
         let Self {
             disk,
-            writer,
+            mut writer,
             mut file,
             key,
             ..
         } = self;
+        if let Some(t) = goes_on_at {
+            writer.goes_on_at(t);
+        }
         let finished = finish(&disk, writer, &mut file).await;
         disk.file_closed();
         let closed = file.close().await;
