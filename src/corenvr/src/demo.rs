@@ -118,7 +118,7 @@ pub fn run(cameras: u16, dir: Option<PathBuf>, rtsp_port: u16) -> Result<(), Dem
         )
     };
     supervisor::run(&config, Some(Box::new(on_ready))).map_err(|error| match error {
-        RunError::Listen { address, source } => DemoError::Port {
+        RunError::Listen { address, source, .. } => DemoError::Port {
             port: address.port(),
             source,
         },

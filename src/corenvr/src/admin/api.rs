@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use corenvr_media::{CameraName, WallTime};
+use corenvr_media::{CameraName, TimeRange, WallTime};
+use corenvr_recorder::BackfillReport;
+use corenvr_store::events::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +49,8 @@ pub enum KeptIn {
     Config,
     /// In the file of cameras that were added at run time.
     Added,
+    /// Nowhere: it is a channel of a device whose every channel is recorded.
+    Catalog,
 }
 
 /// What a camera takes up, over all storage directories.
@@ -133,6 +137,9 @@ pub struct Status {
     pub config: PathBuf,
     /// Where players connect.
     pub rtsp: Vec<std::net::SocketAddr>,
+    /// Where cameras push by RTMP; absent if that is switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtmp: Option<RtmpView>,
     /// The shards.
     pub shards: Vec<ShardView>,
     /// The cameras, as `corenvr_recorder::CameraStatus`.
@@ -141,8 +148,33 @@ pub struct Status {
     pub disks: Vec<DiskView>,
     /// Viewers and counters, as `corenvr_playback::Snapshot`.
     pub playback: Value,
+    /// GB28181 devices, if they may register.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gb28181: Option<DevicesView>,
     /// Entries of the configuration that are not in force.
     pub left_out: Vec<LeftOut>,
+}
+
+/// The RTMP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RtmpView {
+    /// Its addresses.
+    pub listening: Vec<std::net::SocketAddr>,
+    /// Who wanted to publish and was refused, the latest first.
+    pub refused: Vec<corenvr_recorder::rtmp::RefusedPublisher>,
+}
+
+/// GB28181 devices in numbers; `GET /api/v1/gb28181/devices` has them all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicesView {
+    /// Where devices reach us.
+    pub listening: Vec<std::net::SocketAddr>,
+    /// Devices that are online.
+    pub online: usize,
+    /// Devices that have registered and are offline.
+    pub offline: usize,
+    /// Who was refused of late.
+    pub refused: usize,
 }
 
 /// A shard.
@@ -205,6 +237,126 @@ pub struct DiskView {
     pub queued: usize,
     /// The longest request to its index over the last seconds, in milliseconds.
     pub slowest_ms: u64,
+}
+
+/// `GET /api/v1/gb28181/devices`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceList {
+    /// Who has registered, as `corenvr_recorder::gb28181::DeviceView`.
+    pub devices: Vec<Value>,
+    /// Who was refused and why, as `corenvr_recorder::gb28181::RefusedView`.
+    pub refused: Vec<Value>,
+}
+
+/// `GET /api/v1/gb28181/setup`: what to type into a device's own page. Holds the password.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SetupView {
+    /// The platform's address.
+    pub server_ip: String,
+    /// Its port, UDP and TCP.
+    pub server_port: u16,
+    /// Its identity.
+    pub server_id: String,
+    /// Its domain.
+    pub domain: String,
+    /// The password of devices without one of their own.
+    pub password: String,
+    /// How often a device is to say that it is there, in seconds.
+    pub keepalive_s: u32,
+    /// How long a registration is to hold, in seconds.
+    pub expires_s: u32,
+    /// Ports that media come to.
+    pub media_ports: String,
+}
+
+/// `GET /api/v1/gb28181/devices/ID/records?channel=&from=&to=`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordList {
+    /// What the device's own archive holds.
+    pub records: Vec<RecordView>,
+    /// Whether it is all that the device has announced.
+    pub complete: bool,
+}
+
+/// A recording in a device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordView {
+    /// Its first moment.
+    pub start: WallTime,
+    /// Its last.
+    pub end: WallTime,
+    /// `time`, `alarm`, `manual`.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// Its size.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+}
+
+/// What a camera is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum PtzAction {
+    Left,
+    Right,
+    Up,
+    Down,
+    ZoomIn,
+    ZoomOut,
+    Stop,
+    SetPreset,
+    CallPreset,
+    DeletePreset,
+}
+
+/// `POST /api/v1/cameras/NAME/ptz`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PtzRequest {
+    /// What to do.
+    pub action: PtzAction,
+    /// How fast, in percent; 50 if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<u8>,
+    /// Which preset, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<u8>,
+    /// A movement stops after as many milliseconds; without it, it goes on until `stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+}
+
+/// `POST /api/v1/cameras/NAME/backfill`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillRequest {
+    /// Gaps from here on are filled.
+    pub from: WallTime,
+    /// Up to here.
+    pub to: WallTime,
+}
+
+/// The answer to that, and `GET` and `DELETE` of the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackfillView {
+    /// The job; `None` if nothing was to be done, or none has been asked for.
+    pub report: Option<BackfillReport>,
+    /// Gaps of which the device's archive has nothing.
+    #[serde(default)]
+    pub nothing: Vec<TimeRange>,
+    /// What else is to be known, in words.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// `GET /api/v1/cameras/NAME/events?from=&to=`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventList {
+    /// By time.
+    pub events: Vec<Event>,
+    /// Set when there are more: ask again from here.
+    pub more_from: Option<WallTime>,
 }
 
 /// The path of a camera's resource.

@@ -5,17 +5,23 @@ use std::collections::BTreeMap;
 use corenvr_media::{CameraName, TimeRange, WallTime};
 use corenvr_store::{
     ArchiveError, GapCause, SegmentMeta, SegmentState,
-    archive::{Gap, SEGMENTS_MAX, Span, Timeline, Usage},
+    archive::{Gap, SEGMENTS_MAX, Span, Timeline, Usage, events::EVENTS_MAX},
 };
 use hyper::StatusCode;
 use std::sync::Arc;
 
 use super::{
-    api::{CameraView, Removed, SegmentList, SegmentView, UsageView},
+    api::{CameraView, EventList, Removed, SegmentList, SegmentView, UsageView},
     http::Failure,
     server::refused,
 };
-use crate::supervisor::appliance::{Appliance, ChangeError};
+use crate::{
+    config::CameraSettings,
+    supervisor::{
+        appliance::{Appliance, Book, ChangeError},
+        devices::follows_catalog,
+    },
+};
 
 /// Most files of one `/segments` answer; a longer range is refused.
 const SEGMENTS_ANSWER_MAX: usize = 100_000;
@@ -43,6 +49,7 @@ pub async fn all(appliance: &Appliance) -> Result<Vec<CameraView>, Failure> {
     let book = appliance.book.borrow();
     let mut views: Vec<_> = book
         .cameras()
+        .chain(book.derived.iter().map(|d| &d.settings))
         .filter_map(|c| {
             let mut sum = UsageView::default();
             usage
@@ -52,13 +59,28 @@ pub async fn all(appliance: &Appliance) -> Result<Vec<CameraView>, Failure> {
             Some(CameraView {
                 settings: c.to_json(),
                 kept_in: book.camera(&c.name)?.1,
-                status: statuses.remove(&c.name),
+                status: statuses.remove(&c.name).or_else(|| catalog_status(&book, c)),
                 usage: sum,
             })
         })
         .collect();
     views.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
     Ok(views)
+}
+
+/// How a camera is that stands for all channels of a device.
+fn catalog_status(book: &Book, camera: &CameraSettings) -> Option<serde_json::Value> {
+    follows_catalog(camera).then(|| {
+        let channels = book.derived.iter().filter(|d| d.of == camera.name).count();
+        serde_json::json!({
+            "name": camera.name,
+            "state": "catalog",
+            "reason": match channels {
+                0 => "no channel is known yet: the device has not told its catalog".to_owned(),
+                n => format!("{n} channels, each a camera of its own"),
+            },
+        })
+    })
 }
 
 /// One camera.
@@ -105,6 +127,33 @@ pub async fn timeline(appliance: &Appliance, name: &CameraName, range: TimeRange
         );
     }
     Ok(merge(found))
+}
+
+/// What happened, by time; as much as one answer holds.
+pub async fn events(appliance: &Appliance, name: &CameraName, range: TimeRange) -> Result<EventList, Failure> {
+    let known = appliance.book.borrow().camera(name).is_some();
+    let mut found = EventList::default();
+    for storage in &appliance.storages {
+        let camera = name.clone();
+        let answer = storage
+            .archive
+            .call(move |a| a.events(&camera, range, EVENTS_MAX))
+            .await;
+        let part = answer
+            .map_err(|e| Failure::unavailable(&e))?
+            .map_err(|e| archive_failed(&e))?;
+        found.events.extend(part.events);
+        found.more_from = found.more_from.into_iter().chain(part.more_from).min();
+    }
+    // A camera that is gone may have left events without footage.
+    if found.events.is_empty() && !known {
+        must_be_known(appliance, name).await?;
+    }
+    found
+        .events
+        .retain(|e| found.more_from.is_none_or(|more| e.time < more));
+    found.events.sort_by_key(|e| e.time);
+    Ok(found)
 }
 
 /// One timeline out of those of several storage directories: a camera that was moved has footage in more than one.
@@ -214,6 +263,11 @@ pub async fn purge(appliance: &Appliance, name: &CameraName) -> Result<Removed, 
                 None => break,
             }
         }
+        let camera = name.clone();
+        let events = storage.archive.call(move |a| a.purge_events(&camera)).await;
+        events
+            .map_err(|e| Failure::unavailable(&e))?
+            .map_err(|e| archive_failed(&e))?;
     }
     tracing::info!(camera = %name, files = removed.segments, bytes = removed.bytes, "recordings deleted");
     Ok(removed)
@@ -260,6 +314,7 @@ mod tests {
             },
             bytes: 1,
             open: false,
+            backfilled: false,
         }
     }
 

@@ -4,10 +4,10 @@ use corenvr_recorder::CameraStatus;
 use corenvr_shard::WorkerError;
 
 use super::{
-    api::{DiskView, Status},
+    api::{DiskView, RtmpView, Status},
     http::Failure,
 };
-use crate::supervisor::{appliance::Appliance, load::ShardLoad};
+use crate::supervisor::{appliance::Appliance, devices::Devices, load::ShardLoad};
 
 /// How the recorder is right now.
 pub async fn status(appliance: &Appliance) -> Result<Status, Failure> {
@@ -25,11 +25,20 @@ pub async fn status(appliance: &Appliance) -> Result<Status, Failure> {
         uptime_s: appliance.started.elapsed().as_secs(),
         config: appliance.config_path.clone(),
         rtsp,
+        rtmp: publishers(appliance),
         shards: appliance.load.borrow().iter().map(ShardLoad::show).collect(),
         cameras: cameras.iter().filter_map(|c| serde_json::to_value(c).ok()).collect(),
         disks,
         playback: serde_json::to_value(appliance.playback.snapshot()).unwrap_or_default(),
-        left_out: appliance.book.borrow().left_out.clone(),
+        gb28181: appliance.devices.get().map(Devices::summary),
+        left_out: appliance.book.borrow().all_left_out(),
+    })
+}
+
+fn publishers(appliance: &Appliance) -> Option<RtmpView> {
+    appliance.publishers.as_ref().map(|publishers| RtmpView {
+        listening: publishers.listening(),
+        refused: publishers.refused(),
     })
 }
 

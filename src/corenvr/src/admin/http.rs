@@ -108,6 +108,11 @@ impl Query {
         self.0.get(name).is_some_and(|v| v != "0" && v != "false")
     }
 
+    /// A text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// A time; `default` if it is absent.
     pub fn time(&self, name: &str, default: WallTime) -> Result<WallTime, Failure> {
         let Some(text) = self.0.get(name) else {

@@ -5,8 +5,12 @@
 //! process of its own, so that a large export takes neither memory nor time from the recorder.
 
 pub mod api;
+mod backfill;
 mod cameras;
 pub mod client;
+mod devices;
 mod document;
 mod http;
 pub mod server;
+
+pub use devices::zone;

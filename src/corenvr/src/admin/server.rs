@@ -8,7 +8,7 @@ use hyper::{Method, Request, StatusCode, body::Incoming, service::service_fn};
 
 use super::{
     api::{CameraList, ProbeRequest, Removed},
-    cameras, document,
+    backfill, cameras, devices, document,
     http::{Answer, Failure, Query, json, read_json},
 };
 use crate::{
@@ -87,11 +87,12 @@ async fn route(appliance: &Rc<Appliance>, request: Request<Incoming>) -> Result<
         (Method::GET, ["api", "v1", "cameras"]) => {
             let list = CameraList {
                 cameras: cameras::all(appliance).await?,
-                left_out: appliance.book.borrow().left_out.clone(),
+                left_out: appliance.book.borrow().all_left_out(),
             };
             Ok(json(StatusCode::OK, &list))
         }
         (Method::POST, ["api", "v1", "cameras"]) => add(appliance, request).await,
+        (method, ["api", "v1", "gb28181", rest @ ..]) => devices::route(appliance, method, rest, &query).await,
         (method, ["api", "v1", "cameras", name, rest @ ..]) => {
             let name = CameraName::new(name).map_err(|e| Failure::bad(e.to_string(), ""))?;
             camera(appliance, request, method, &name, rest, &query).await
@@ -101,7 +102,7 @@ async fn route(appliance: &Rc<Appliance>, request: Request<Incoming>) -> Result<
 }
 
 fn not_found(path: &str) -> Failure {
-    let remedy = "/healthz, /api/v1/status, /api/v1/probe and /api/v1/cameras are there";
+    let remedy = "/healthz, /api/v1/status, /api/v1/probe, /api/v1/cameras and /api/v1/gb28181 are there";
     Failure::new(
         StatusCode::NOT_FOUND,
         format!("there is nothing at {path} for this method"),
@@ -121,10 +122,18 @@ async fn camera(
         (Method::GET, []) => Ok(json(StatusCode::OK, &cameras::one(appliance, name).await?)),
         (Method::PATCH, []) => change(appliance, name, read_json(request).await?).await,
         (Method::DELETE, []) => remove(appliance, name, query.flag("purge")).await,
+        (Method::POST, ["ptz"]) => devices::ptz(appliance, name, request).await,
         (Method::GET, ["timeline"]) => {
             let range = range(query)?;
             Ok(json(StatusCode::OK, &cameras::timeline(appliance, name, range).await?))
         }
+        (Method::GET, ["events"]) => {
+            let range = range(query)?;
+            Ok(json(StatusCode::OK, &cameras::events(appliance, name, range).await?))
+        }
+        (Method::POST, ["backfill"]) => backfill::begin(appliance, name, request).await,
+        (Method::GET, ["backfill"]) => backfill::status(appliance, name).await,
+        (Method::DELETE, ["backfill"]) => backfill::stop(appliance, name).await,
         (Method::GET, ["segments"]) => {
             let range = range(query)?;
             Ok(json(StatusCode::OK, &cameras::segments(appliance, name, range).await?))
@@ -137,7 +146,8 @@ fn request_path(name: &CameraName, rest: &[&str]) -> String {
     format!("/api/v1/cameras/{name}/{}", rest.join("/"))
 }
 
-fn range(query: &Query) -> Result<TimeRange, Failure> {
+/// The range of times that a request names; all of time where it names none.
+pub fn range(query: &Query) -> Result<TimeRange, Failure> {
     let (start, end) = (query.time("from", WallTime::MIN)?, query.time("to", WallTime::MAX)?);
     TimeRange::new(start, end).ok_or_else(|| Failure::bad("to is before from", "exchange them"))
 }
@@ -222,6 +232,12 @@ async fn change(appliance: &Rc<Appliance>, name: &CameraName, patch: serde_json:
 }
 
 async fn remove(appliance: &Rc<Appliance>, name: &CameraName, purge: bool) -> Result<Answer, Failure> {
+    // With a camera that stands for a catalog go the cameras of its channels.
+    let channels: Vec<CameraName> = {
+        let book = appliance.book.borrow();
+        let own = book.derived.iter().filter(|d| d.of == *name);
+        own.map(|d| d.settings.name.clone()).collect()
+    };
     match appliance.remove(name).await {
         Ok(()) => {}
         // What an earlier camera of that name left behind can be deleted as well.
@@ -230,7 +246,11 @@ async fn remove(appliance: &Rc<Appliance>, name: &CameraName, purge: bool) -> Re
     }
     let mut removed = Removed { segments: 0, bytes: 0 };
     if purge {
-        removed = cameras::purge(appliance, name).await?;
+        for name in channels.iter().chain([name]) {
+            let purged = cameras::purge(appliance, name).await?;
+            removed.segments += purged.segments;
+            removed.bytes += purged.bytes;
+        }
     }
     Ok(json(StatusCode::OK, &removed))
 }
@@ -249,6 +269,10 @@ pub fn refused(error: &ChangeError) -> Failure {
         ChangeError::InConfig { .. } => (
             StatusCode::CONFLICT,
             "change it there and reload: systemctl reload corenvr".to_owned(),
+        ),
+        ChangeError::Derived { of, .. } => (
+            StatusCode::CONFLICT,
+            format!("change or remove {of}, or add the channel as a camera of its own"),
         ),
         ChangeError::TooMany => (StatusCode::CONFLICT, "use a second recorder".to_owned()),
         ChangeError::Setting { problem, .. } => (StatusCode::BAD_REQUEST, problem.remedy.clone()),

@@ -2,14 +2,16 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use corenvr_gb28181_device::{Deviation, SipTransport};
 use corenvr_media::CameraName;
 
+use corenvr_proto::gb28181::id::DeviceId;
 use corenvr_recorder::TransportChoice;
 
-use crate::config;
+use crate::{admin::api::PtzAction, config};
 
-/// A network video recorder: cameras in by RTSP, Matroska on disk, any moment back out over RTSP.
+/// A network video recorder: cameras in by RTSP, RTMP and GB28181, Matroska on disk, any moment back out over RTSP.
 #[derive(Debug, Parser)]
 #[command(name = "corenvr", version, propagate_version = true, max_term_width = 110)]
 #[command(after_help = "Try it without a camera: corenvr demo")]
@@ -29,8 +31,9 @@ pub enum Command {
     /// Run the whole recorder on built-in simulated cameras, and say what to open where
     #[command(after_help = "Example: corenvr demo --cameras 4")]
     Demo(DemoArgs),
-    /// Serve simulated RTSP cameras, for sizing a machine and for tests
+    /// Serve simulated cameras, for sizing a machine and for tests
     #[command(
+        args_conflicts_with_subcommands = true,
         after_help = "Example: corenvr sim --cameras 100 --file clip.mkv --listen 127.0.0.1:8654\n\n\
         The cameras are rtsp://ADDR/cam1 to rtsp://ADDR/camN, over TCP and UDP."
     )]
@@ -38,6 +41,9 @@ pub enum Command {
     /// The cameras of the running recorder
     #[command(subcommand)]
     Camera(CameraCommand),
+    /// GB28181 devices: who is registered, what to type into their pages, what their own archives hold
+    #[command(subcommand)]
+    Gb28181(Gb28181Command),
     /// What is recorded of a camera: spans, gaps with their cause, sizes
     #[command(after_help = "Example: corenvr recordings front-door --from -24h\n\n\
         Times: 2026-11-20T10:00:00Z, '2026-11-20 10:00:00' (local), -15m, now.")]
@@ -82,6 +88,8 @@ pub struct Output {
 
 /// Most simulated cameras.
 pub const SIM_CAMERAS_MAX: u32 = 10_000;
+/// Most channels of a simulated GB28181 device.
+const SIM_CHANNELS_MAX: u32 = 10_000;
 /// Most cameras of the demonstration.
 const DEMO_CAMERAS_MAX: i64 = 64;
 
@@ -100,6 +108,8 @@ pub struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub struct SimArgs {
+    #[command(subcommand)]
+    pub kind: Option<SimKind>,
     /// How many cameras
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(SIM_CAMERAS_MAX)))]
     pub cameras: u32,
@@ -112,6 +122,79 @@ pub struct SimArgs {
     /// CPUs that serve them, such as 0,2; all of them if left out
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cpus: Vec<usize>,
+}
+
+/// Simulated cameras that are not RTSP servers.
+#[derive(Debug, Subcommand)]
+pub enum SimKind {
+    /// A GB28181 device that registers at a platform; it can do what real devices do wrong
+    #[command(
+        after_help = "Example: corenvr sim gb28181 --server 127.0.0.1:5060 --server-id 34020000002000000001 \\\n    \
+        --device 34020000001320000001 --password secret --channels 4 --deviation map-missing --deviation loss\n\n\
+        CORENVR_LOG=debug shows every SIP message."
+    )]
+    Gb28181(SimGb28181Args),
+}
+
+#[derive(Debug, Args)]
+pub struct SimGb28181Args {
+    /// The platform's SIP address
+    #[arg(long, value_name = "ADDR", required_unless_present = "list_deviations")]
+    pub server: Option<SocketAddr>,
+    /// The platform's 20 digits
+    #[arg(long, value_name = "ID", value_parser = gb28181_id, required_unless_present = "list_deviations")]
+    pub server_id: Option<String>,
+    /// The device's 20 digits
+    #[arg(long, value_name = "ID", value_parser = gb28181_id, required_unless_present = "list_deviations")]
+    pub device: Option<String>,
+    /// The password of the registration
+    #[arg(long, value_name = "P", default_value = "")]
+    pub password: String,
+    /// The user of the registration; the device's digits if left out
+    #[arg(long, value_name = "USER")]
+    pub username: Option<String>,
+    /// How many channels it has
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(SIM_CHANNELS_MAX)))]
+    pub channels: u32,
+    /// How it speaks SIP; how media travels is the platform's choice
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = SimTransport::Udp)]
+    pub transport: SimTransport,
+    /// What it does wrong; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub deviation: Vec<Deviation>,
+    /// Print what it can do wrong, and end
+    #[arg(long)]
+    pub list_deviations: bool,
+    /// How many hours until now its own archive goes back
+    #[arg(long, value_name = "H", default_value_t = 24, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub archive_hours: u16,
+    /// What it shows: a Matroska file with H.264 or H.265 video, and AAC or G.711 sound; without it the built-in clip
+    #[arg(long, value_name = "F")]
+    pub file: Option<PathBuf>,
+}
+
+/// SIP over what.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SimTransport {
+    Udp,
+    Tcp,
+}
+
+impl From<SimTransport> for SipTransport {
+    fn from(transport: SimTransport) -> Self {
+        match transport {
+            SimTransport::Udp => Self::Udp,
+            SimTransport::Tcp => Self::Tcp,
+        }
+    }
+}
+
+fn gb28181_id(text: &str) -> Result<String, String> {
+    if text.len() == 20 && text.bytes().all(|b| b.is_ascii_digit()) {
+        Ok(text.into())
+    } else {
+        Err("a GB28181 id has 20 digits, such as 34020000001320000001".into())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,6 +219,104 @@ pub enum CameraCommand {
     /// Stop recording a camera; what there is stays and can be played
     #[command(after_help = "Example: corenvr camera disable front-door")]
     Disable(CameraArg),
+    /// Move a GB28181 camera
+    #[command(
+        after_help = "Example: corenvr camera ptz yard left --speed 30 --for 800ms\n         \
+        corenvr camera ptz yard call-preset --preset 2\n\n\
+        A movement goes on until `stop`, or for as long as --for says."
+    )]
+    Ptz(PtzArgs),
+    /// Fill the gaps of a GB28181 camera's timeline from the device's own archive
+    #[command(after_help = "Example: corenvr camera backfill yard --from -24h\n         \
+        corenvr camera backfill yard\n\n\
+        Without --from it shows how far the last job is. What was filled in is marked as such in `corenvr recordings` and in the files; \n\
+        its times are the device's, and may be late by one group of pictures. Live recording goes on meanwhile.")]
+    Backfill(BackfillArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BackfillArgs {
+    /// The camera
+    pub name: CameraName,
+    /// Fill gaps from here on
+    #[arg(long, value_name = "T", allow_hyphen_values = true, conflicts_with = "stop")]
+    pub from: Option<String>,
+    /// Up to here; now if left out
+    #[arg(long, value_name = "T", allow_hyphen_values = true, requires = "from")]
+    pub to: Option<String>,
+    /// Do not wait for the end
+    #[arg(long, requires = "from")]
+    pub no_wait: bool,
+    /// Stop the job that runs; what has come is kept
+    #[arg(long)]
+    pub stop: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct PtzArgs {
+    /// The camera
+    pub name: CameraName,
+    /// What it is to do
+    pub action: PtzAction,
+    /// How fast, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub speed: u8,
+    /// Which preset
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub preset: Option<u8>,
+    /// Stop after this time, such as 800ms or 2s, at most 10s
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
+    pub for_time: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Gb28181Command {
+    /// List the devices with their channels, and who was refused and why
+    #[command(after_help = "Example: corenvr gb28181 devices")]
+    Devices(Output),
+    /// Print what to type into a device's own page; the password is among it
+    #[command(after_help = "Example: corenvr gb28181 setup")]
+    Setup(Output),
+    /// Show one device, and ask it how it is
+    #[command(after_help = "Example: corenvr gb28181 show 34020000001320000001")]
+    Show(DeviceArg),
+    /// Ask a device for its channels again
+    #[command(after_help = "Example: corenvr gb28181 catalog 34020000001180000001")]
+    Catalog(DeviceArg),
+    /// List what a device's own archive holds
+    #[command(
+        after_help = "Example: corenvr gb28181 records 34020000001180000001 --channel 34020000001320000001 --from -24h"
+    )]
+    Records(DeviceRecordsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DeviceArg {
+    /// The device, usually 20 digits
+    pub device: DeviceId,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct DeviceRecordsArgs {
+    /// The device, usually 20 digits
+    pub device: DeviceId,
+    /// One of its channels; the device itself if left out
+    #[arg(long, value_name = "ID")]
+    pub channel: Option<DeviceId>,
+    /// From when
+    #[arg(long, value_name = "T", allow_hyphen_values = true, default_value = "-24h")]
+    pub from: String,
+    /// To when; now if left out
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -150,7 +331,7 @@ pub struct CameraArg {
 pub struct AddArgs {
     /// Its name, in paths and player URLs: a-z 0-9 _ -
     pub name: CameraName,
-    /// Where its stream is, such as `rtsp://user:password@192.168.1.20/stream1`
+    /// Where its stream is: `rtsp://user:password@192.168.1.20/stream1`, `gb28181://DEVICE_ID/CHANNEL_ID`
     pub url: String,
     /// How the media comes: auto, tcp or udp
     #[arg(long, default_value = "auto", value_parser = transport)]
@@ -264,6 +445,10 @@ pub enum ArchiveCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+fn span(text: &str) -> Result<std::time::Duration, String> {
+    config::values::duration(text).map_err(|p| p.remedy)
 }
 
 fn transport(text: &str) -> Result<TransportChoice, String> {

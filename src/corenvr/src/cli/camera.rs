@@ -3,19 +3,20 @@
 use std::fmt::Write as _;
 
 use corenvr_media::CameraName;
+use corenvr_recorder::Source;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::{
     Failure,
-    args::{AddArgs, CameraArg, CameraCommand, Output, RemoveArgs},
+    args::{AddArgs, CameraArg, CameraCommand, Output, PtzArgs, RemoveArgs},
     output,
     views::{CameraStatus, Probe, show_bitrate},
     when,
 };
 use crate::{
     admin::{
-        api::{CameraList, CameraView, KeptIn, ProbeRequest, Removed, camera_path},
+        api::{CameraList, CameraView, KeptIn, ProbeRequest, PtzRequest, Removed, camera_path},
         client::{Client, ClientError},
     },
     config::{CameraJson, CameraSettings, MODES, TRANSPORTS, values::show_size, word},
@@ -32,6 +33,8 @@ pub fn run(command: CameraCommand) -> Result<(), Failure> {
         CameraCommand::Remove(args) => remove(&args),
         CameraCommand::Enable(args) => set_mode(&args, "continuous"),
         CameraCommand::Disable(args) => set_mode(&args, "off"),
+        CameraCommand::Ptz(args) => ptz(&args),
+        CameraCommand::Backfill(args) => super::backfill::run(&args),
     }
 }
 
@@ -65,6 +68,9 @@ fn add(args: AddArgs) -> Result<(), Failure> {
         Err(ClientError::Refused { status: 404, .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    if comes_to_us(settings.url.source()) {
+        return add_waiting(&client, &args.name, &camera, args.output.json);
+    }
     if !args.output.json {
         output::line(&format!("Trying {} ...", settings.url));
     }
@@ -89,6 +95,41 @@ fn add(args: AddArgs) -> Result<(), Failure> {
         output::json(&json!({ "camera": added, "probe": probed.ok() }));
     } else {
         output::line(&format!("Camera {} is added and recorded from now on.", args.name));
+    }
+    Ok(())
+}
+
+const fn comes_to_us(source: &Source) -> bool {
+    matches!(source, Source::Gb28181(_) | Source::RtmpListen(_))
+}
+
+/// Adds a camera that cannot be tried, since it is the camera that connects.
+fn add_waiting(client: &Client, name: &CameraName, camera: &CameraJson, as_json: bool) -> Result<(), Failure> {
+    let added: CameraView = client.send("POST", CAMERAS, camera)?;
+    if as_json {
+        output::json(&json!({ "camera": added, "probe": null }));
+        return Ok(());
+    }
+    output::line(&format!(
+        "Camera {name} is added; it is recorded as soon as it connects."
+    ));
+    let status = status_of(&added);
+    if let Some(reason) = &status.reason {
+        output::line(&format!("  {}: {reason}", status.state));
+    }
+    Ok(())
+}
+
+fn ptz(args: &PtzArgs) -> Result<(), Failure> {
+    let request = PtzRequest {
+        action: args.action,
+        speed: Some(args.speed),
+        preset: args.preset,
+        for_ms: args.for_time.map(|t| t.as_millis() as u64),
+    };
+    let sent: Value = client(&args.output)?.send("POST", &camera_path(&args.name, "/ptz"), &request)?;
+    if args.output.json {
+        output::json(&sent);
     }
     Ok(())
 }
@@ -205,6 +246,7 @@ fn details(view: &CameraView, zone: &TimeZone) -> Vec<(&'static str, String)> {
     let kept = match view.kept_in {
         KeptIn::Config => "the configuration file",
         KeptIn::Added => "cameras.toml",
+        KeptIn::Catalog => "the device's catalog",
     };
     push("kept in", Some(kept.to_owned()));
     push(

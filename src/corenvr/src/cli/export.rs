@@ -149,6 +149,7 @@ fn open(segment: &SegmentView) -> Result<Source, FileError> {
         tracks: header.tracks,
         table: scan.table,
         gap_before: header.gap_before,
+        backfilled: header.backfilled_until.is_some(),
     };
     Ok(Source {
         meta: Arc::new(meta),
@@ -219,6 +220,7 @@ fn report(args: &ExportArgs, exported: &Exported) {
             "frames": exported.frames,
             "bytes": exported.bytes,
             "damaged_clusters": damaged,
+            "backfilled": exported.backfilled,
         }));
         return;
     }
@@ -233,6 +235,12 @@ fn report(args: &ExportArgs, exported: &Exported) {
         exported.frames,
         show_size(exported.bytes)
     ));
+    for range in &exported.backfilled {
+        let (from, to) = (when::show(range.start, &zone), when::show(range.end, &zone));
+        output::line(&format!(
+            "{from} to {to} is back-filled from the camera's own archive, by its times."
+        ));
+    }
     if damaged > 0 {
         output::line(&format!("{damaged} damaged parts of the recording are named above."));
     }

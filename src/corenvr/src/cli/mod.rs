@@ -4,18 +4,21 @@
 
 mod archive;
 mod args;
+mod backfill;
 mod camera;
 mod config;
 mod export;
+mod gb28181;
 mod output;
 mod recordings;
 mod status;
 mod views;
 mod when;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
+use corenvr_gb28181_device::Deviation;
 
 use self::args::{Cli, Command};
 use crate::{admin::client::ClientError, demo, doctor, logging, sim, supervisor};
@@ -76,6 +79,13 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             logging::start("warn");
             demo::run(args.cameras, args.dir, args.rtsp_port).map_err(|e| Failure::Failed(e.to_string()))
         }
+        Command::Sim(args::SimArgs {
+            kind: Some(args::SimKind::Gb28181(args)),
+            ..
+        }) => {
+            logging::start("info");
+            simulate_gb28181(args)
+        }
         Command::Sim(args) => {
             logging::start("info");
             let options = sim::Options {
@@ -87,6 +97,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             sim::run(&options).map_err(|e| told_by_log(&e))
         }
         Command::Camera(command) => camera::run(command),
+        Command::Gb28181(command) => gb28181::run(&command),
         Command::Recordings(args) => recordings::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Status(output) => status::run(&output),
@@ -104,6 +115,31 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             archive::run(command)
         }
     }
+}
+
+fn simulate_gb28181(args: args::SimGb28181Args) -> Result<(), Failure> {
+    // The parser has asked for all three unless the list is wanted.
+    let (false, Some(server), Some(server_id), Some(device_id)) =
+        (args.list_deviations, args.server, args.server_id, args.device)
+    else {
+        for deviation in Deviation::ALL {
+            println!("{:<22} {}", deviation.name(), deviation.doc());
+        }
+        return Ok(());
+    };
+    let options = sim::gb28181::Options {
+        server,
+        server_id,
+        device_id,
+        username: args.username,
+        password: args.password,
+        channels: args.channels,
+        transport: args.transport.into(),
+        deviations: args.deviation.into_iter().collect(),
+        archive: Duration::from_secs(3600) * u32::from(args.archive_hours),
+        file: args.file,
+    };
+    sim::gb28181::run(options).map_err(|e| told_by_log(&e))
 }
 
 /// What a service says goes to its log, where the administrator looks for it.

@@ -1,8 +1,9 @@
 //! `corenvr recordings`: the timeline of a camera.
 
-use corenvr_media::WallTime;
+use corenvr_media::{CameraName, WallTime};
+use corenvr_store::events::Event;
 use jiff::tz::TimeZone;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Failure,
@@ -12,7 +13,10 @@ use super::{
     when,
 };
 use crate::{
-    admin::{api::camera_path, client::Client},
+    admin::{
+        api::{EventList, camera_path},
+        client::Client,
+    },
     config::values::show_size,
 };
 
@@ -30,7 +34,13 @@ pub fn run(args: &RecordingsArgs) -> Result<(), Failure> {
     let client = Client::from_config(&args.output.config.config)?;
     let path = |from: WallTime| camera_path(&args.name, &format!("/timeline?from={from}&to={to}"));
     if args.output.json {
-        output::json(&client.get::<Value>(&path(from))?);
+        let mut document: Value = client.get(&path(from))?;
+        let events: EventList = client.get(&camera_path(&args.name, &format!("/events?from={from}&to={to}")))?;
+        if let Some(object) = document.as_object_mut() {
+            object.insert("events".to_owned(), json!(events.events));
+            object.insert("events_more_from".to_owned(), json!(events.more_from));
+        }
+        output::json(&document);
         return Ok(());
     }
     let mut next = Some(from);
@@ -38,7 +48,8 @@ pub fn run(args: &RecordingsArgs) -> Result<(), Failure> {
     for _ in 0..PARTS_MAX {
         let Some(from) = next else { break };
         let part: Timeline = client.get(&path(from))?;
-        show(&part, &zone);
+        let until = part.more_from.unwrap_or(to);
+        show(&part, &events(&client, &args.name, from, until)?, &zone);
         total.0 += part.bytes;
         total.1 += part
             .spans
@@ -56,11 +67,30 @@ pub fn run(args: &RecordingsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(timeline: &Timeline, zone: &TimeZone) {
+/// All events of a time, in order.
+fn events(client: &Client, name: &CameraName, from: WallTime, to: WallTime) -> Result<Vec<Event>, Failure> {
+    let mut all = Vec::new();
+    let mut next = Some(from);
+    for _ in 0..PARTS_MAX {
+        let Some(from) = next else { break };
+        let part: EventList = client.get(&camera_path(name, &format!("/events?from={from}&to={to}")))?;
+        all.extend(part.events);
+        next = part.more_from.filter(|n| *n > from);
+    }
+    Ok(all)
+}
+
+fn show(timeline: &Timeline, events: &[Event], zone: &TimeZone) {
     let mut rows = Vec::new();
     for span in &timeline.spans {
         let length = show_span(span.end.saturating_since(span.start).as_secs());
-        let what = if span.open { "footage, growing" } else { "footage" };
+        let mut what = String::from("footage");
+        if span.backfilled {
+            what.push_str(", back-filled");
+        }
+        if span.open {
+            what.push_str(", growing");
+        }
         rows.push((
             span.start,
             span.end,
@@ -71,6 +101,17 @@ fn show(timeline: &Timeline, zone: &TimeZone) {
     for gap in &timeline.gaps {
         let length = show_span(gap.end.saturating_since(gap.start).as_secs());
         rows.push((gap.start, gap.end, length, format!("gap: {}", gap.cause)));
+    }
+    for event in events {
+        let claimed = event.claimed_time.map_or_else(String::new, |t| {
+            format!(" (by the source's clock {})", when::show(t, zone))
+        });
+        rows.push((
+            event.time,
+            event.time,
+            String::new(),
+            format!("{}: {}{claimed}", event.kind, event.text),
+        ));
     }
     rows.sort_by_key(|r| (r.0, r.1));
     let shown: Vec<_> = rows

@@ -26,8 +26,12 @@ pub fn run(out: &Output) -> Result<(), Failure> {
     }
     let status: Status = client.get(STATUS)?;
     let rtsp: Vec<_> = status.rtsp.iter().map(ToString::to_string).collect();
+    let rtmp = status.rtmp.as_ref().map_or(String::new(), |rtmp| {
+        let listening: Vec<_> = rtmp.listening.iter().map(ToString::to_string).collect();
+        format!(", RTMP on {}", listening.join(", "))
+    });
     output::line(&format!(
-        "corenvr {}, process {}, up {}, RTSP on {}",
+        "corenvr {}, process {}, up {}, RTSP on {}{rtmp}",
         status.version,
         status.pid,
         show_span(status.uptime_s),
@@ -37,6 +41,17 @@ pub fn run(out: &Output) -> Result<(), Failure> {
     cameras(&status);
     disks(&status);
     sessions(&status);
+    refused(&status);
+    if let Some(devices) = &status.gb28181 {
+        let listening: Vec<_> = devices.listening.iter().map(ToString::to_string).collect();
+        output::line(&format!(
+            "\nGB28181 on {}: {} devices online, {} offline, {} refused; `corenvr gb28181 devices` shows them",
+            listening.join(", "),
+            devices.online,
+            devices.offline,
+            devices.refused
+        ));
+    }
     for left_out in &status.left_out {
         output::line(&format!("\nleft out: {}", left_out.message));
     }
@@ -111,6 +126,28 @@ fn cameras(status: &Status) {
             output::line(&format!("{}: {reason}", c.name));
         }
     }
+}
+
+/// Those whose stream nobody wants: a key with a slip of the hand, or a stranger.
+fn refused(status: &Status) {
+    let list = status.rtmp.as_ref().map_or(&[][..], |rtmp| &rtmp.refused);
+    if list.is_empty() {
+        return;
+    }
+    let zone = TimeZone::system();
+    output::line("");
+    let mut rows = head(&["REFUSED PUBLISHER", "APPLICATION", "KEY", "LAST", "TIMES", "WHY"]);
+    for r in list {
+        rows.push(vec![
+            r.address.to_string(),
+            r.app.clone(),
+            r.key.clone(),
+            when::show(r.last, &zone),
+            r.count.to_string(),
+            r.reason.clone(),
+        ]);
+    }
+    output::table(&rows);
 }
 
 fn disks(status: &Status) {

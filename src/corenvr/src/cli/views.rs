@@ -77,6 +77,8 @@ pub struct Span {
     pub end: WallTime,
     pub bytes: u64,
     pub open: bool,
+    #[serde(default)]
+    pub backfilled: bool,
 }
 
 /// No footage.

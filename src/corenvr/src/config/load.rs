@@ -8,12 +8,14 @@ use std::{
     time::Duration,
 };
 
+use corenvr_recorder::Source;
+
 use super::{
-    Anonymous, CAMERAS_MAX, CameraSettings, Config, ConfigError, Cpus, LISTEN_MAX, Recording, STORAGE_MAX, Server,
-    Storage, camera,
+    Anonymous, CAMERAS_MAX, CameraSettings, Config, ConfigError, Cpus, Gb28181, LISTEN_MAX, Recording, Rtmp,
+    STORAGE_MAX, Server, Storage, camera,
     camera::retain,
     camera::retain_bytes,
-    reader::{Errors, Section, list, number, parse_root, parsed, string},
+    reader::{Errors, Section, boolean, list, number, parse_root, parsed, string},
     values::{Limit, Problem, duration, or_unlimited, show_duration, size, within},
 };
 
@@ -152,10 +154,14 @@ pub fn load_text(path: &Path, text: &str) -> Loaded {
     }
     auth.finish(&mut errors);
     let mut rtsp = root.table("rtsp", &mut errors);
-    if let Some(v) = rtsp.take("listen", &mut errors, listen) {
+    if let Some(v) = rtsp.take("listen", &mut errors, |v| addresses(v, "[::]:8554")) {
         config.rtsp_listen = v;
     }
     rtsp.finish(&mut errors);
+    let present = root.has("rtmp");
+    rtmp(present, root.table("rtmp", &mut errors), &mut config.rtmp, &mut errors);
+    let present = root.has("gb28181");
+    config.gb28181 = Gb28181::read(root.table("gb28181", &mut errors), present, &mut errors);
     storages(&mut root, &mut config.storage, &mut errors);
     recording(root.table("recording", &mut errors), &mut config.recording, &mut errors);
     config.cameras = cameras(&mut root, HashMap::new(), path, &config, &mut errors);
@@ -225,21 +231,35 @@ fn anonymous(value: &toml::de::DeValue<'_>) -> Result<Anonymous, Problem> {
     Ok(anonymous)
 }
 
-fn listen(value: &toml::de::DeValue<'_>) -> Result<Vec<SocketAddr>, Problem> {
-    let remedy = "write addresses with ports, such as [\"[::]:8554\"] for all, or [\"127.0.0.1:8554\"]";
-    let addresses = list(value, |v| {
+/// Reads where to listen: one address, or a list of them. `example` has the section's own port.
+pub(super) fn addresses(value: &toml::de::DeValue<'_>, example: &str) -> Result<Vec<SocketAddr>, Problem> {
+    let port = example.rsplit(':').next().unwrap_or_default();
+    let remedy = || format!("write addresses with ports, such as [\"[::]:{port}\"] for all, or \"127.0.0.1:{port}\"");
+    let address = |v: &toml::de::DeValue<'_>| {
         parsed(v, |t| {
             t.parse()
-                .map_err(|_| Problem::new(format!("{t:?} is not an address with a port"), remedy))
+                .map_err(|_| Problem::new(format!("{t:?} is not an address with a port"), remedy()))
         })
-    })?;
+    };
+    if value.as_str().is_some() {
+        return Ok(vec![address(value)?]);
+    }
+    let addresses = list(value, address)?;
     if addresses.is_empty() || addresses.len() > LISTEN_MAX {
         return Err(Problem::new(
             format!("names none, or more than {LISTEN_MAX} addresses"),
-            remedy,
+            remedy(),
         ));
     }
     Ok(addresses)
+}
+
+fn rtmp(present: bool, mut section: Section<'_>, rtmp: &mut Rtmp, errors: &mut Errors<'_>) {
+    rtmp.enabled = section.take("enabled", errors, boolean).unwrap_or(present);
+    if let Some(v) = section.take("listen", errors, |v| addresses(v, "[::]:1935")) {
+        rtmp.listen = v;
+    }
+    section.finish(errors);
 }
 
 fn storages(root: &mut Section<'_>, storage: &mut Vec<Storage>, errors: &mut Errors<'_>) {
@@ -322,6 +342,8 @@ fn cameras(
             errors.add(at, key("storage"), problem, true);
         } else if let Some(problem) = wrong_shard(&settings, config) {
             errors.add(at, key("shard"), problem, true);
+        } else if let Some(problem) = wrong_source(&settings, config, config.cameras.iter().chain(&cameras)) {
+            errors.add(at, key("url"), problem, true);
         } else if let Some(problem) = wrong_channel(&settings, config.cameras.iter().chain(&cameras)) {
             errors.add(at, key("channel"), problem, true);
         } else if taken.len() >= CAMERAS_MAX {
@@ -345,6 +367,29 @@ pub fn wrong_storage(settings: &CameraSettings, config: &Config) -> Option<Probl
     Some(Problem::new(
         format!("{} is not a configured storage directory", path.display()),
         format!("use one of {}, or add a [[storage]]", known.join(", ")),
+    ))
+}
+
+/// Whether a camera's stream can reach us: one that pushes needs the RTMP server, and a key of its own.
+pub fn wrong_source<'a>(
+    settings: &CameraSettings,
+    config: &Config,
+    mut others: impl Iterator<Item = &'a CameraSettings>,
+) -> Option<Problem> {
+    let Source::RtmpListen(key) = settings.url.source() else {
+        return None;
+    };
+    if !config.rtmp.enabled {
+        return Some(Problem::new(
+            "the camera is to push its stream by RTMP, which is switched off",
+            "add the section [rtmp] with enabled = true to the configuration and restart",
+        ));
+    }
+    let same = |c: &&CameraSettings| matches!(c.url.source(), Source::RtmpListen(k) if k == key);
+    let other = others.find(|c| same(c) && c.name != settings.name)?;
+    Some(Problem::new(
+        format!("camera {} has this stream key already", other.name),
+        "give each camera its own",
     ))
 }
 

@@ -3,6 +3,7 @@
 
 mod camera;
 mod cameras_file;
+mod gb28181;
 mod load;
 mod reader;
 mod source;
@@ -18,7 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use camera::{CameraJson, CameraSettings, MODES, TRANSPORTS, one_of, word};
 pub use cameras_file::{CamerasFile, CamerasFileError};
-pub use load::{LoadError, Loaded, load, load_alone, load_server, wrong_channel, wrong_shard, wrong_storage};
+pub use gb28181::{Gb28181, PASSWORD_CHARS_GOOD};
+pub use load::{
+    LoadError, Loaded, load, load_alone, load_server, wrong_channel, wrong_shard, wrong_source, wrong_storage,
+};
 pub use reader::ConfigError;
 pub use source::SourceUrl;
 
@@ -29,7 +33,7 @@ pub const DEFAULT_PATH: &str = "/etc/corenvr/corenvr.toml";
 pub const CAMERAS_MAX: usize = 4096;
 /// Most storage directories.
 pub const STORAGE_MAX: usize = 64;
-/// Most addresses the RTSP server listens on.
+/// Most addresses one server listens on.
 pub const LISTEN_MAX: usize = 16;
 
 /// Everything that can be configured.
@@ -43,6 +47,10 @@ pub struct Config {
     pub anonymous: Anonymous,
     /// `[rtsp] listen`
     pub rtsp_listen: Vec<SocketAddr>,
+    /// `[rtmp]`
+    pub rtmp: Rtmp,
+    /// `[gb28181]`
+    pub gb28181: Gb28181,
     /// `[[storage]]`
     pub storage: Vec<Storage>,
     /// `[recording]`
@@ -78,6 +86,15 @@ pub struct Anonymous {
     pub playback: bool,
 }
 
+/// Where cameras and encoders push their streams to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rtmp {
+    /// Whether anybody can. A section without this key says yes.
+    pub enabled: bool,
+    /// Addresses with ports.
+    pub listen: Vec<SocketAddr>,
+}
+
 /// A directory that holds recordings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
@@ -109,9 +126,20 @@ impl Default for Config {
             cpus: Cpus::All,
             anonymous: Anonymous::default(),
             rtsp_listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8554))],
+            rtmp: Rtmp::default(),
+            gb28181: Gb28181::default(),
             storage: vec![Storage::at("/var/lib/corenvr/recordings".into())],
             recording: Recording::default(),
             cameras: Vec::new(),
+        }
+    }
+}
+
+impl Default for Rtmp {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, corenvr_proto::rtmp::PORT))],
         }
     }
 }

@@ -24,6 +24,16 @@ impl SourceUrl {
     }
 }
 
+impl From<Source> for SourceUrl {
+    /// A URL that nobody wrote: its text is the one to be shown, which has no password.
+    fn from(source: Source) -> Self {
+        Self {
+            text: source.to_string(),
+            source,
+        }
+    }
+}
+
 impl FromStr for SourceUrl {
     type Err = SourceError;
 
@@ -38,9 +48,7 @@ impl FromStr for SourceUrl {
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            Source::Rtsp(url) => fmt::Display::fmt(url, f),
-        }
+        fmt::Display::fmt(&self.source, f)
     }
 }
 

@@ -60,6 +60,37 @@ fn a_channel_number_belongs_to_one_camera() {
 }
 
 #[test]
+fn a_camera_that_pushes_needs_the_server_and_a_key_of_its_own() {
+    let camera = |name: &str, key: &str| format!("[[camera]]\nname = \"{name}\"\nurl = \"rtmp+listen://{key}\"\n");
+    let one = camera("a", "key-of-a-1234");
+    let found = errors(&one);
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].one_camera && found[0].to_string().contains("[rtmp] with enabled = true"),
+        "{}",
+        found[0]
+    );
+    assert!(!found[0].to_string().contains("1234"));
+    assert_eq!(errors(&format!("[rtmp]\nenabled = false\n{one}")).len(), 1);
+    // A section is enough.
+    assert_eq!(errors(&format!("[rtmp]\n{one}")), []);
+    let same = format!(
+        "[rtmp]\nlisten = [\"[::]:1936\"]\n{one}{}{}",
+        camera("b", "key-of-b-1234"),
+        camera("c", "key-of-a-1234")
+    );
+    let found = errors(&same);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0]
+            .to_string()
+            .contains("[[camera]] c: url: camera a has this stream key"),
+        "{}",
+        found[0]
+    );
+}
+
+#[test]
 fn mistakes_by_kind() {
     for (text, line, key, words) in [
         ("[shards]\ncpus = \"some\"", 2, "[shards] cpus", "\"all\""),
@@ -67,8 +98,10 @@ fn mistakes_by_kind() {
         ("[shards]\ncpus = [0, 0]", 2, "[shards] cpus", "twice"),
         ("[auth]\nanonymous = [\"admin\"]", 2, "[auth] anonymous", "\"live\""),
         ("[rtsp]\nlisten = [\":8554\"]", 2, "[rtsp] listen", "[::]:8554"),
-        ("[rtsp]\nlisten = \"[::]:8554\"", 2, "[rtsp] listen", "list"),
         ("[rtsp]\nport = 1", 2, "[rtsp] port", "known here: listen"),
+        ("[rtmp]\nlisten = [\"1935\"]", 2, "[rtmp] listen", "[::]:1935"),
+        ("[rtmp]\nenabled = 1", 2, "[rtmp] enabled", "true"),
+        ("[rtmp]\nport = 1", 2, "[rtmp] port", "known here: enabled, listen"),
         ("[recording]\nsegment = \"2h\"", 2, "[recording] segment", "1h"),
         ("[recording]\nretain = 30", 2, "[recording] retain", "text"),
         ("[[storage]]\nkeep_free = \"1GiB\"", 1, "[[storage]] path", "missing"),
@@ -79,7 +112,7 @@ fn mistakes_by_kind() {
             "[[storage]] path",
             "own",
         ),
-        ("[gb28181]\nenabled = true", 1, "gb28181", "no such section"),
+        ("[onvif]\nenabled = true", 1, "onvif", "no such section"),
         ("server = 3", 1, "server", "[server]"),
         ("[server]\nrun_dir = ", 2, "", "TOML"),
     ] {
@@ -134,10 +167,10 @@ fn the_sample_is_what_the_program_does_without_a_configuration() {
 #[test]
 fn the_sample_shows_every_key_and_its_commented_examples_are_valid() {
     // An unknown key's message lists all known ones.
-    let probe = "x = 1\n[server]\nx = 1\n[shards]\nx = 1\n[auth]\nx = 1\n[rtsp]\nx = 1\n[recording]\nx = 1\n\
+    let probe = "x = 1\n[server]\nx = 1\n[shards]\nx = 1\n[auth]\nx = 1\n[rtsp]\nx = 1\n[rtmp]\nx = 1\n[recording]\nx = 1\n\
                  [[storage]]\npath = \"/a\"\nx = 1\n[[camera]]\nname = \"a\"\nurl = \"rtsp://h/\"\nx = 1\n";
     let found = errors(probe);
-    assert_eq!(found.len(), 8);
+    assert_eq!(found.len(), 9);
     for error in &found {
         let known = error.remedy.strip_prefix("known here: ").unwrap();
         for key in known.split(", ") {

@@ -41,7 +41,16 @@ pub fn all(config: &Config) -> Vec<Finding> {
     }
     let running = UnixStream::connect(config.server.socket()).is_ok();
     findings.push(daemon(running));
-    findings.extend(config.rtsp_listen.iter().map(|address| port(*address, running)));
+    let rtmp = if config.rtmp.enabled {
+        &config.rtmp.listen[..]
+    } else {
+        &[]
+    };
+    findings.extend(config.rtsp_listen.iter().map(|a| port("[rtsp]", *a, running)));
+    if config.gb28181.enabled {
+        findings.extend(config.gb28181.listen.iter().map(|a| port("[gb28181]", *a, running)));
+    }
+    findings.extend(rtmp.iter().map(|a| port("[rtmp]", *a, running)));
     findings.extend([clock(), selinux()]);
     if let Cpus::List(list) = &config.cpus
         && list.len() > 1
@@ -221,7 +230,7 @@ fn daemon(running: bool) -> Finding {
     Finding::good("corenvr", found)
 }
 
-fn port(address: SocketAddr, running: bool) -> Finding {
+fn port(section: &str, address: SocketAddr, running: bool) -> Finding {
     let check = format!("port {}", address.port());
     match TcpListener::bind(address) {
         Ok(_) => Finding::good(check, format!("{address} is free")),
@@ -236,7 +245,7 @@ fn port(address: SocketAddr, running: bool) -> Finding {
         Err(error) => Finding::bad(
             check,
             format!("{address}: {error}"),
-            "ss -ltnp shows who has it; stop that, or change [rtsp] listen",
+            format!("ss -ltnp shows who has it; stop that, or change {section} listen"),
         ),
     }
 }
@@ -306,7 +315,7 @@ mod tests {
     fn a_taken_port_is_bad_unless_it_is_ours() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        assert_eq!(port(address, false).verdict, Verdict::Bad);
-        assert_eq!(port(address, true).verdict, Verdict::Good);
+        assert_eq!(port("[rtsp]", address, false).verdict, Verdict::Bad);
+        assert_eq!(port("[rtsp]", address, true).verdict, Verdict::Good);
     }
 }

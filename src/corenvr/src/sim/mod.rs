@@ -4,6 +4,7 @@
 //! Cameras share the clip's payloads and a few timers, so that hundreds of them cost little more than sending their bytes.
 
 mod clip;
+pub mod gb28181;
 mod station;
 
 use std::{
@@ -67,6 +68,12 @@ pub enum SimError {
         /// The file.
         path: PathBuf,
     },
+    /// GB28181 cannot carry the clip.
+    #[error("--file: {0}")]
+    Source(#[from] corenvr_gb28181_device::SourceError),
+    /// The machine gives the device no socket.
+    #[error("the simulated device has no socket: {0}")]
+    Socket(io::Error),
     /// The machine or the port is not to be had.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -132,7 +139,7 @@ pub fn start(options: &Options) -> Result<Sim, SimError> {
         list => crate::config::Cpus::List(list.to_vec()),
     };
     let cpus = supervisor::cpus(&wanted)?;
-    supervisor::check_ports(&[options.listen])?;
+    supervisor::check_ports("--listen", &[options.listen])?;
     let stats = PlaybackStats::new();
     let server = Arc::new(supervisor::server_config(
         vec![options.listen],

@@ -1,7 +1,7 @@
 //! The running recorder as the control executor sees it: who is configured, and the handles to everything that runs.
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
@@ -16,6 +16,7 @@ use corenvr_playback::{Access, Action, Gate, PlaybackStats};
 use corenvr_recorder::{
     CameraConfig, HandleError, RecorderHandle,
     retention::{Policies, RetentionHandle},
+    rtmp::Publishers,
 };
 use corenvr_shard::{Worker, WorkerError};
 use corenvr_store::{
@@ -23,7 +24,10 @@ use corenvr_store::{
     archive::{Usage, retention::RetentionPolicy},
 };
 
-use super::load::ShardLoad;
+use super::{
+    devices::{Devices, follows_catalog},
+    load::ShardLoad,
+};
 use crate::{
     admin::api::{KeptIn, LeftOut},
     config::{
@@ -97,8 +101,32 @@ pub struct Book {
     pub config: Config,
     /// Cameras that were added at run time.
     pub added: Vec<CameraSettings>,
+    /// Cameras that come from the catalogs of devices.
+    pub derived: Vec<Derived>,
     /// Entries that are not in force.
     pub left_out: Vec<LeftOut>,
+    /// Channels of catalogs that no camera can be made of.
+    pub left_out_channels: Vec<LeftOut>,
+}
+
+/// A camera that stands for one channel of a device whose every channel is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// Its settings: those of the camera it comes from, with a name and a URL of its own.
+    pub settings: CameraSettings,
+    /// The camera it comes from.
+    pub of: CameraName,
+}
+
+/// What a change of the cameras came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    /// Cameras that are gone.
+    pub removed: usize,
+    /// Cameras that were started or changed.
+    pub changed: usize,
+    /// Cameras that nothing happened to.
+    pub unchanged: usize,
 }
 
 /// The running recorder. Lives on the control executor.
@@ -119,6 +147,10 @@ pub struct Appliance {
     pub failed_storages: Vec<(config::Storage, String)>,
     /// Which camera has which number.
     pub channels: ChannelBook,
+    /// Those who push their streams to us, if they may.
+    pub publishers: Option<Publishers>,
+    /// The devices that register with us; set at the start, if they may.
+    pub devices: OnceCell<Devices>,
     /// The viewers.
     pub playback: Arc<PlaybackStats>,
     /// Who may watch without a login.
@@ -137,6 +169,14 @@ pub enum ChangeError {
     /// No camera has that name.
     #[error("there is no camera {0}")]
     NoSuchCamera(CameraName),
+    /// The camera comes from a device's catalog.
+    #[error("{name} is a channel of {of} and comes and goes with it")]
+    Derived {
+        /// The camera.
+        name: CameraName,
+        /// Where it comes from.
+        of: CameraName,
+    },
     /// Another camera has the name.
     #[error("there is a camera {0} already")]
     Exists(CameraName),
@@ -181,13 +221,26 @@ impl Book {
         Self {
             config: loaded.config,
             added: loaded.added,
+            derived: Vec::new(),
             left_out,
+            left_out_channels: Vec::new(),
         }
     }
 
-    /// All cameras.
+    /// All that is not in force, with the reason.
+    pub fn all_left_out(&self) -> Vec<LeftOut> {
+        self.left_out.iter().chain(&self.left_out_channels).cloned().collect()
+    }
+
+    /// All cameras that somebody wrote down or added.
     pub fn cameras(&self) -> impl Iterator<Item = &CameraSettings> {
         self.config.cameras.iter().chain(&self.added)
+    }
+
+    /// All cameras that are recorded by themselves: without those that stand for a catalog, and with what comes from it.
+    pub fn recorded(&self) -> impl Iterator<Item = &CameraSettings> {
+        let own = self.cameras().filter(|c| !follows_catalog(c));
+        own.chain(self.derived.iter().map(|d| &d.settings))
     }
 
     /// One camera, and where it is kept.
@@ -196,6 +249,10 @@ impl Book {
         find(&self.config.cameras)
             .map(|i| (&self.config.cameras[i], KeptIn::Config))
             .or_else(|| find(&self.added).map(|i| (&self.added[i], KeptIn::Added)))
+            .or_else(|| {
+                let derived = self.derived.iter().find(|d| d.settings.name == *name);
+                derived.map(|d| (&d.settings, KeptIn::Catalog))
+            })
     }
 
     /// What is kept of each camera.
@@ -208,7 +265,7 @@ impl Book {
             age: c.retain.map_or(default.age, Limit::value),
             bytes: c.retain_bytes.map_or(default.bytes, Limit::value),
         };
-        let cameras: HashMap<_, _> = self.cameras().map(|c| (c.name.clone(), own(c))).collect();
+        let cameras: HashMap<_, _> = self.recorded().map(|c| (c.name.clone(), own(c))).collect();
         Policies { cameras, default }
     }
 }
@@ -243,9 +300,43 @@ impl Appliance {
 
     /// Starts every configured camera. One that cannot be is left out with its reason.
     pub async fn apply_all(&self) {
-        let all: Vec<CameraSettings> = self.book.borrow().cameras().cloned().collect();
+        self.set_accounts();
+        self.derive_cameras();
+        let all: Vec<CameraSettings> = self.book.borrow().recorded().cloned().collect();
         futures::future::join_all(all.iter().map(|camera| self.apply_or_leave_out(camera))).await;
         self.set_rules();
+    }
+
+    /// What is recorded, by name.
+    pub fn recorded(&self) -> HashMap<CameraName, CameraSettings> {
+        let book = self.book.borrow();
+        book.recorded().map(|c| (c.name.clone(), c.clone())).collect()
+    }
+
+    /// Brings the recorder from what was recorded before to what the book says now.
+    pub async fn apply_difference(&self, before: &HashMap<CameraName, CameraSettings>) -> Difference {
+        let now: Vec<CameraSettings> = self.book.borrow().recorded().cloned().collect();
+        let gone: Vec<_> = before
+            .keys()
+            .filter(|name| !now.iter().any(|c| c.name == **name))
+            .collect();
+        // One that could not be recorded before is tried again, and is left out again with its reason.
+        let differs = |c: &&CameraSettings| before.get(&c.name) != Some(c) || self.recorder_config(c).is_err();
+        let changed: Vec<_> = now.iter().filter(differs).collect();
+        for name in &gone {
+            match self.recorder.remove(name).await {
+                Ok(_) => tracing::info!(camera = %name, "camera removed"),
+                Err(error) => tracing::error!(camera = %name, "cannot be removed: {error}"),
+            }
+        }
+        for camera in &changed {
+            self.apply_or_leave_out(camera).await;
+        }
+        Difference {
+            removed: gone.len(),
+            changed: changed.len(),
+            unchanged: now.len() - changed.len(),
+        }
     }
 
     /// Starts a camera or changes it; what stands in the way is logged and shown in the status.
@@ -270,7 +361,7 @@ impl Appliance {
         }
     }
 
-    fn check(&self, settings: &CameraSettings) -> Result<CameraConfig, ChangeError> {
+    fn check(&self, settings: &CameraSettings) -> Result<(), ChangeError> {
         let book = self.book.borrow();
         let setting = |key| move |problem| ChangeError::Setting { key, problem };
         if let Some(problem) = config::wrong_storage(settings, &book.config) {
@@ -279,10 +370,13 @@ impl Appliance {
         if let Some(problem) = config::wrong_shard(settings, &book.config) {
             return Err(setting("shard")(problem));
         }
+        if let Some(problem) = config::wrong_source(settings, &book.config, book.cameras()) {
+            return Err(setting("url")(problem));
+        }
         if let Some(problem) = config::wrong_channel(settings, book.cameras()) {
             return Err(setting("channel")(problem));
         }
-        self.recorder_config(settings).map_err(setting("storage"))
+        self.recorder_config(settings).map(drop).map_err(setting("storage"))
     }
 
     async fn keep(&self, added: Vec<CameraSettings>) -> Result<(), ChangeError> {
@@ -306,27 +400,25 @@ impl Appliance {
             }
             book.added.clone()
         };
-        let camera = self.check(&settings)?;
-        let source = settings.url.to_string();
+        self.check(&settings)?;
+        let (name, source) = (settings.name.clone(), settings.url.to_string());
         added.push(settings);
-        self.keep(added).await?;
-        self.set_rules();
-        tracing::info!(camera = %camera.name, %source, "camera added");
-        Ok(self.recorder.apply(camera).await?)
+        self.change(added).await?;
+        tracing::info!(camera = %name, %source, "camera added");
+        Ok(())
     }
 
     /// Puts other settings in force.
     pub async fn replace(&self, settings: CameraSettings) -> Result<(), ChangeError> {
         let _guard = self.changing.lock().await;
         let mut added = self.added_with(&settings.name)?;
-        let camera = self.check(&settings)?;
+        self.check(&settings)?;
         for entry in added.iter_mut().filter(|c| c.name == settings.name) {
             *entry = settings.clone();
         }
-        self.keep(added).await?;
-        self.set_rules();
-        tracing::info!(camera = %camera.name, "camera changed");
-        Ok(self.recorder.apply(camera).await?)
+        self.change(added).await?;
+        tracing::info!(camera = %settings.name, "camera changed");
+        Ok(())
     }
 
     /// Takes a camera out; its footage stays.
@@ -334,10 +426,34 @@ impl Appliance {
         let _guard = self.changing.lock().await;
         let mut added = self.added_with(name)?;
         added.retain(|c| c.name != *name);
+        self.change(added).await?;
+        Ok(())
+    }
+
+    /// Keeps another list of cameras, and puts it in force.
+    async fn change(&self, added: Vec<CameraSettings>) -> Result<(), ChangeError> {
+        let before = self.recorded();
         self.keep(added).await?;
-        tracing::info!(camera = %name, "camera removed");
-        self.recorder.remove(name).await?;
+        self.set_accounts();
+        self.derive_cameras();
         self.set_rules();
+        self.apply_changes(&before).await
+    }
+
+    /// As [`Self::apply_difference`], where one camera changes and whoever changes it wants to hear of a failure.
+    async fn apply_changes(&self, before: &HashMap<CameraName, CameraSettings>) -> Result<(), ChangeError> {
+        let now = self.recorded();
+        for name in before.keys().filter(|name| !now.contains_key(*name)) {
+            tracing::info!(camera = %name, "camera removed");
+            self.recorder.remove(name).await?;
+        }
+        for settings in now.values().filter(|c| before.get(&c.name) != Some(c)) {
+            let camera = self.recorder_config(settings).map_err(|problem| ChangeError::Setting {
+                key: "storage",
+                problem,
+            })?;
+            self.recorder.apply(camera).await?;
+        }
         Ok(())
     }
 
@@ -346,6 +462,14 @@ impl Appliance {
         let book = self.book.borrow();
         match book.camera(name) {
             Some((_, KeptIn::Added)) => Ok(book.added.clone()),
+            Some((_, KeptIn::Catalog)) => Err(ChangeError::Derived {
+                name: name.clone(),
+                of: book
+                    .derived
+                    .iter()
+                    .find(|d| d.settings.name == *name)
+                    .map_or_else(|| name.clone(), |d| d.of.clone()),
+            }),
             Some((_, KeptIn::Config)) => Err(ChangeError::InConfig {
                 name: name.clone(),
                 path: self.config_path.clone(),

@@ -1,6 +1,7 @@
 //! The recorder from start to stop: configuration, archives, shards, cameras, signals, and what systemd wants to know.
 
 pub mod appliance;
+pub mod devices;
 pub mod load;
 mod notify;
 mod reload;
@@ -8,6 +9,7 @@ mod signals;
 pub mod storage;
 
 use std::{
+    cell::OnceCell,
     fs, io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -18,13 +20,17 @@ use std::{
 
 use corenvr_playback::{LiveRouter, PlaybackStats, RouteError, ServerConfig};
 use corenvr_proto::auth::Verifier;
-use corenvr_recorder::{HandleError, Inboxes, RecorderConfig, RecorderHandle, retention};
+use corenvr_recorder::{
+    HandleError, Inboxes, Links, RecorderConfig, RecorderHandle, retention,
+    rtmp::{Listeners, Publishers},
+};
 use corenvr_shard::{Class, ShardContext, Shards, StartError, Task, channel, run_control, spawn, time};
 use corenvr_store::archive::retention::DiskPolicy;
 
 pub use self::appliance::ChannelBook;
 use self::{
     appliance::{AnonymousGate, Appliance, Book, StorageRef},
+    devices::{Devices, Wires},
     load::{SAMPLE_INTERVAL, ShardLoad},
     notify::Notify,
     signals::Event,
@@ -67,15 +73,23 @@ pub enum RunError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// A port is not to be had.
-    #[error(
-        "[rtsp] listen: cannot listen on {address}: {source}. Remedy: {}",
-        port_remedy(source)
-    )]
+    #[error("{key}: cannot listen on {address}: {source}. Remedy: {}", port_remedy(source))]
     Listen {
+        /// The key that names it.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
         source: io::Error,
+    },
+    /// The password of GB28181 devices cannot be kept.
+    #[error(transparent)]
+    Password(#[from] devices::PasswordError),
+    /// The SIP port is not to be had.
+    #[error("[gb28181] listen: {failure}. Remedy: {}", port_remedy(&failure.source))]
+    Sip {
+        /// Which, and why not.
+        failure: corenvr_recorder::gb28181::ServerError,
     },
     /// The control socket is not to be had.
     #[error("[server] run_dir: cannot listen on {}: {source}. Remedy: choose another directory, one that this user may write to", path.display())]
@@ -136,14 +150,24 @@ pub fn run(config_path: &Path, on_ready: Option<OnReady>) -> Result<(), RunError
     signals::forward(events.clone())?;
     let storages = storage::open_all(&config.storage, &config.server.state_dir, &notify)?;
     storages.remember(&config.server.state_dir);
-    check_ports(&config.rtsp_listen)?;
-    let parts = Parts::start(&config, &cpus, &storages, events.clone())?;
+    check_ports("[rtsp] listen", &config.rtsp_listen)?;
+    if config.rtmp.enabled {
+        check_ports("[rtmp] listen", &config.rtmp.listen)?;
+    }
+    let wires = Wires::new(&config.gb28181);
+    let password = wires.as_ref().map(|_| devices::password(&config)).transpose()?;
+    let links = Links {
+        gb28181: wires.as_ref().map(Wires::links),
+        rtmp: config.rtmp.enabled.then(Publishers::new),
+    };
+    let parts = Parts::start(&config, &cpus, &storages, events.clone(), links)?;
     let control = Control {
         notify,
         inbox,
         events,
         on_ready,
         retention_inbox: parts.retention_inbox,
+        devices: wires.zip(password),
         stop: parts.shards.stop(),
     };
     let appliance = Rc::new(Appliance {
@@ -156,6 +180,8 @@ pub fn run(config_path: &Path, on_ready: Option<OnReady>) -> Result<(), RunError
         failed_storages: storages.failed.clone(),
         playback: parts.playback,
         channels: parts.channels,
+        publishers: parts.publishers,
+        devices: OnceCell::new(),
         gate: parts.gate,
         load: parts.load.into(),
         slowest_ms: Vec::new().into(),
@@ -182,6 +208,7 @@ struct Parts {
     storages: Vec<StorageRef>,
     playback: Arc<PlaybackStats>,
     channels: ChannelBook,
+    publishers: Option<Publishers>,
     gate: Arc<AnonymousGate>,
     load: Vec<ShardLoad>,
 }
@@ -198,6 +225,7 @@ struct ShardParts {
     gate: Arc<AnonymousGate>,
     playback: Arc<PlaybackStats>,
     events: channel::Sender<Event>,
+    links: Links,
 }
 
 impl Parts {
@@ -206,11 +234,13 @@ impl Parts {
         cpus: &[usize],
         storages: &Storages,
         events: channel::Sender<Event>,
+        links: Links,
     ) -> Result<Self, RunError> {
         let (recorder, inboxes) = RecorderHandle::new(cpus.len() as u16);
         let (retention, retention_inbox) = retention::channel();
         let playback = PlaybackStats::new();
         let channels = ChannelBook::default();
+        let publishers = links.rtmp.clone();
         let gate = Arc::new(AnonymousGate::default());
         gate.set(config.anonymous);
         let refs: Vec<_> = storages
@@ -241,6 +271,7 @@ impl Parts {
             gate: gate.clone(),
             playback: playback.clone(),
             events,
+            links,
         };
         let shards = corenvr_shard::start(&corenvr_shard::Config { cpus: cpus.to_vec() }, move |context| {
             let parts = parts.clone();
@@ -259,6 +290,7 @@ impl Parts {
             storages: refs,
             playback,
             channels,
+            publishers,
             gate,
             load,
         })
@@ -281,6 +313,7 @@ impl ShardParts {
                 self.storages.clone(),
                 self.recording.clone(),
                 self.retention.clone(),
+                self.links.clone(),
             ),
         );
         let server = spawn(
@@ -339,6 +372,8 @@ struct Control {
     events: channel::Sender<Event>,
     on_ready: Option<OnReady>,
     retention_inbox: retention::RetentionInbox,
+    /// What the SIP server is started with, if it is, and its password.
+    devices: Option<(Wires, String)>,
     stop: corenvr_shard::Stop,
 }
 
@@ -350,8 +385,16 @@ impl Control {
             events,
             on_ready,
             retention_inbox,
+            devices,
             stop,
         } = self;
+        let following = match start_devices(&appliance, devices) {
+            Ok(following) => following,
+            Err(error) => {
+                stop.request();
+                return Err(error);
+            }
+        };
         let socket = appliance.book.borrow().config.server.socket();
         let api = match admin::server::start(&socket, appliance.clone()) {
             Ok(api) => api,
@@ -360,12 +403,19 @@ impl Control {
                 return Err(RunError::Socket { path: socket, source });
             }
         };
+        let rtmp = match start_rtmp(&appliance, &stop) {
+            Ok(rtmp) => rtmp,
+            Err(error) => {
+                stop.request();
+                return Err(error);
+            }
+        };
         let retention = start_retention(&appliance, retention_inbox, stop.clone(), events);
         let sampler = start_sampler(appliance.clone());
         let watchdog = start_watchdog(appliance.clone(), notify.clone());
         appliance.apply_all().await;
         wait_listening(&appliance).await;
-        let cameras = appliance.book.borrow().cameras().count();
+        let cameras = appliance.book.borrow().recorded().count();
         notify.ready(&format!("Recording {cameras} cameras"));
         tracing::info!(cameras, rtsp = ?appliance.playback.listening(), socket = %socket.display(), "ready");
         let caller = on_ready.map(|on_ready| on_ready(&appliance));
@@ -373,7 +423,13 @@ impl Control {
         notify.stopping();
         tracing::info!("stopping: finishing the open recordings");
         stop.request();
-        for task in [Some(api), Some(sampler), watchdog, caller].into_iter().flatten() {
+        if let Some(devices) = appliance.devices.get() {
+            devices.server.stop().await;
+        }
+        for task in [Some(api), rtmp, Some(sampler), following, watchdog, caller]
+            .into_iter()
+            .flatten()
+        {
             task.cancel().await;
         }
         // A socket that stays behind is replaced at the next start.
@@ -383,6 +439,18 @@ impl Control {
         }
         outcome
     }
+}
+
+/// Lets devices register, if they may.
+fn start_devices(appliance: &Rc<Appliance>, devices: Option<(Wires, String)>) -> Result<Option<Task<()>>, RunError> {
+    let Some((wires, password)) = devices else {
+        return Ok(None);
+    };
+    let config = appliance.book.borrow().config.clone();
+    let (devices, notices) = Devices::start(&config, password, wires).map_err(|failure| RunError::Sip { failure })?;
+    tracing::info!(listening = ?devices.server.listening(), "GB28181 devices may register");
+    drop(appliance.devices.set(devices));
+    Ok(Some(devices::follow(appliance.clone(), notices)))
 }
 
 /// Ready means that players can connect. A server that cannot listen is told by an event of its own.
@@ -401,6 +469,20 @@ async fn until_stopped(inbox: &mut channel::Receiver<Event>, appliance: &Applian
             Some(Event::Failed(reason)) => return Err(RunError::Failed(reason)),
         }
     }
+}
+
+/// Lets publishers in, if they are wanted.
+fn start_rtmp(appliance: &Appliance, stop: &corenvr_shard::Stop) -> Result<Option<Task<()>>, RunError> {
+    let Some(publishers) = appliance.publishers.clone() else {
+        return Ok(None);
+    };
+    let listen = appliance.book.borrow().config.rtmp.listen.clone();
+    let listeners = Listeners::bind(&listen, publishers).map_err(|e| RunError::Listen {
+        key: "[rtmp] listen",
+        address: e.address,
+        source: e.source,
+    })?;
+    Ok(Some(spawn(Class::Live, "rtmp server", listeners.serve(stop.clone()))))
 }
 
 fn start_retention(
@@ -506,9 +588,9 @@ fn prepare_directory(key: &'static str, path: &Path) -> Result<(), RunError> {
 }
 
 /// The shards share their port with `SO_REUSEPORT`, and so would a second recorder of the same user without noticing.
-pub fn check_ports(listen: &[SocketAddr]) -> Result<(), RunError> {
+pub fn check_ports(key: &'static str, listen: &[SocketAddr]) -> Result<(), RunError> {
     for &address in listen {
-        TcpListener::bind(address).map_err(|source| RunError::Listen { address, source })?;
+        TcpListener::bind(address).map_err(|source| RunError::Listen { key, address, source })?;
     }
     Ok(())
 }

@@ -1,10 +1,8 @@
 //! Reading the configuration again: what changed is put in force, what did not change is not touched, and a configuration
 //! with mistakes changes nothing at all.
 
-use std::collections::HashMap;
-
 use super::appliance::{Appliance, Book};
-use crate::config::{self, CameraSettings, Config, Loaded};
+use crate::config::{self, Config, Loaded};
 
 /// Keys whose new value is taken at the next start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
@@ -13,6 +11,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     changed(old.server != new.server, "[server]");
     changed(old.cpus != new.cpus, "[shards] cpus");
     changed(old.rtsp_listen != new.rtsp_listen, "[rtsp] listen");
+    changed(old.rtmp != new.rtmp, "[rtmp]");
+    changed(old.gb28181 != new.gb28181, "[gb28181]");
     changed(old.storage != new.storage, "[[storage]]");
     changed(old.recording.segment != new.recording.segment, "[recording] segment");
     changed(old.recording.sync != new.recording.sync, "[recording] sync");
@@ -42,12 +42,7 @@ impl Appliance {
 
     async fn put_in_force(&self, mut loaded: Loaded) {
         let _guard = self.changing.lock().await;
-        let old: HashMap<_, _> = self
-            .book
-            .borrow()
-            .cameras()
-            .map(|c| (c.name.clone(), c.clone()))
-            .collect();
+        let before = self.recorded();
         let keep = {
             let book = self.book.borrow();
             for key in needs_restart(&book.config, &loaded.config) {
@@ -59,33 +54,25 @@ impl Appliance {
         loaded.config.server = keep.server;
         loaded.config.cpus = keep.cpus;
         loaded.config.rtsp_listen = keep.rtsp_listen;
+        loaded.config.rtmp = keep.rtmp;
+        loaded.config.gb28181 = keep.gb28181;
         loaded.config.storage = keep.storage;
         loaded.config.recording.segment = keep.recording.segment;
         loaded.config.recording.sync = keep.recording.sync;
         self.gate.set(loaded.config.anonymous);
-        *self.book.borrow_mut() = Book::new(loaded);
-        let new: Vec<CameraSettings> = self.book.borrow().cameras().cloned().collect();
-        let gone: Vec<_> = old
-            .keys()
-            .filter(|name| !new.iter().any(|c| c.name == **name))
-            .collect();
-        // One that could not be recorded before is tried again, and is left out again with its reason.
-        let differs = |c: &&CameraSettings| old.get(&c.name) != Some(c) || self.recorder_config(c).is_err();
-        let changed: Vec<_> = new.iter().filter(differs).collect();
-        for name in &gone {
-            match self.recorder.remove(name).await {
-                Ok(_) => tracing::info!(camera = %name, "camera removed"),
-                Err(error) => tracing::error!(camera = %name, "cannot be removed: {error}"),
-            }
-        }
-        for camera in &changed {
-            self.apply_or_leave_out(camera).await;
-        }
+        let derived = std::mem::take(&mut self.book.borrow_mut().derived);
+        *self.book.borrow_mut() = Book {
+            derived,
+            ..Book::new(loaded)
+        };
+        self.set_accounts();
+        self.derive_cameras();
+        let done = self.apply_difference(&before).await;
         self.set_rules();
         tracing::info!(
-            removed = gone.len(),
-            started_or_changed = changed.len(),
-            unchanged = new.len() - changed.len(),
+            removed = done.removed,
+            started_or_changed = done.changed,
+            unchanged = done.unchanged,
             "configuration reloaded"
         );
     }
@@ -102,10 +89,11 @@ mod tests {
         let old = Config::default();
         let live = read("[auth]\nanonymous = [\"live\"]\n[recording]\nretain = \"1d\"\nretain_bytes = \"1GiB\"\n");
         assert!(needs_restart(&old, &live).is_empty());
-        let other = read("[rtsp]\nlisten = [\"[::]:554\"]\n[recording]\nsync = \"5s\"\n[[storage]]\npath = \"/x\"\n");
+        let other =
+            read("[rtsp]\nlisten = [\"[::]:554\"]\n[rtmp]\n[recording]\nsync = \"5s\"\n[[storage]]\npath = \"/x\"\n");
         assert_eq!(
             needs_restart(&old, &other),
-            ["[rtsp] listen", "[[storage]]", "[recording] sync"]
+            ["[rtsp] listen", "[rtmp]", "[[storage]]", "[recording] sync"]
         );
     }
 }
