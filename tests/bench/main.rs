@@ -1,6 +1,7 @@
 //! The benches: what recording and playback cost beside a program that only moves the same bytes. README.md beside this file says how to read them.
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
+mod gb28181;
 mod playback;
 mod rtsp;
 
@@ -38,13 +39,14 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("recording") => recording(seconds),
         Some("playback") => playback::run(seconds),
+        Some("gb28181") => gb28181::run(seconds, number("--channels", 100) as usize),
         Some("floor") => floor(
             number("--port", 0) as u16,
             number("--cameras", 0) as usize,
             Path::new(args.last().unwrap()),
         ),
         _ => {
-            eprintln!("usage: corenvr-bench recording|playback [--seconds S]");
+            eprintln!("usage: corenvr-bench recording|playback|gb28181 [--seconds S] [--channels N]");
             std::process::exit(2);
         }
     }
@@ -151,25 +153,30 @@ impl Recorder {
         Self::prepare(cameras, sim_port).run()
     }
 
-    /// Its directories and its configuration.
     fn prepare(cameras: usize, sim_port: u16) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("corenvr-bench-")
-            .tempdir_in(bench_dir())
-            .unwrap();
-        let root = dir.path().display();
-        let rtsp_port = free_port();
-        let mut text = format!(
-            "[server]\nstate_dir = \"{root}/state\"\nrun_dir = \"{root}/run\"\n[shards]\ncpus = [{MEASURED_CPU}]\n\
-             [auth]\nanonymous = [\"live\", \"playback\"]\n[rtsp]\nlisten = [\"127.0.0.1:{rtsp_port}\"]\n\
-             [[storage]]\npath = \"{root}/rec\"\nkeep_free = \"1GiB\"\n"
-        );
+        let mut text = String::new();
         for i in 1..=cameras {
             let _ = write!(
                 text,
                 "[[camera]]\nname = \"cam{i}\"\nurl = \"rtsp://127.0.0.1:{sim_port}/cam{i}\"\ntransport = \"tcp\"\n"
             );
         }
+        Self::configured(&text)
+    }
+
+    /// Its directories and its configuration, with these sections added.
+    fn configured(sections: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("corenvr-bench-")
+            .tempdir_in(bench_dir())
+            .unwrap();
+        let root = dir.path().display();
+        let rtsp_port = free_port();
+        let text = format!(
+            "[server]\nstate_dir = \"{root}/state\"\nrun_dir = \"{root}/run\"\n[shards]\ncpus = [{MEASURED_CPU}]\n\
+             [auth]\nanonymous = [\"live\", \"playback\"]\n[rtsp]\nlisten = [\"127.0.0.1:{rtsp_port}\"]\n\
+             [[storage]]\npath = \"{root}/rec\"\nkeep_free = \"1GiB\"\n{sections}"
+        );
         for sub in ["state", "run", "rec"] {
             fs::create_dir_all(dir.path().join(sub)).unwrap();
         }

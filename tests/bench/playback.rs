@@ -87,6 +87,7 @@ fn write_archive(storage: &Path) -> String {
                 start,
                 tracks: tracks.clone(),
                 gap_before: None,
+                backfilled_until: None,
             };
             let opened = archive.open_segment(header).unwrap();
             let mut file = SegmentFile::start(&opened.path, opened.header).unwrap();

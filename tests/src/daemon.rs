@@ -42,6 +42,8 @@ pub struct Daemon {
     pub rtsp_port: u16,
     process: Option<Guarded>,
     generation: u32,
+    /// Sections added to the configuration; in force with the next [`Self::configure`].
+    pub sections: String,
 }
 
 impl Daemon {
@@ -53,6 +55,7 @@ impl Daemon {
             rtsp_port: free_port(),
             process: None,
             generation: 0,
+            sections: String::new(),
         };
         daemon.configure(recording, cameras);
         daemon
@@ -71,6 +74,7 @@ impl Daemon {
              [rtsp]\nlisten = [\"127.0.0.1:{}\"]\n[[storage]]\npath = \"{root}/rec\"\nkeep_free = \"100MiB\"\n[recording]\n{recording}\n",
             self.rtsp_port
         );
+        text.push_str(&self.sections);
         for c in cameras {
             let Camera {
                 name,

@@ -6,7 +6,10 @@
 pub mod cameras;
 pub mod daemon;
 pub mod frames;
+pub mod gb28181;
 pub mod numbered;
 pub mod players;
 pub mod process;
+pub mod rtmp;
 pub mod trick;
+pub mod units;

@@ -251,6 +251,7 @@ impl Clip {
             start,
             tracks: self.tracks.clone(),
             gap_before: None,
+            backfilled_until: None,
         };
         let opened = archive.open_segment(header).unwrap();
         let mut file = SegmentFile::start(&opened.path, opened.header).unwrap();

@@ -5,7 +5,11 @@
 
 use std::sync::OnceLock;
 
-use corenvr_proto::{bitstream::fuzzing as bitstream, rtp::fuzzing as rtp, rtsp::fuzzing as rtsp};
+use corenvr_proto::{
+    bitstream::fuzzing as bitstream, gb28181::fuzzing as gb28181, gb28181::media::fuzzing as gb28181_media,
+    gb28181::platform::fuzzing as platform, ps::fuzzing as ps, rtmp::fuzzing as rtmp, rtp::fuzzing as rtp, rtsp::fuzzing as rtsp,
+    sip::fuzzing as sip,
+};
 use corenvr_store::fuzzing as store;
 use libfuzzer_sys::fuzz_target;
 
@@ -28,9 +32,24 @@ const TARGETS: &[(&str, Target)] = &[
     ("jpeg", rtp::jpeg),
     ("av1", rtp::av1),
     ("sound", rtp::sound),
+    ("rtmp_server", rtmp::server),
+    ("rtmp_client", rtmp::client),
+    ("rtmp_url", rtmp::url),
+    ("amf", rtmp::amf),
+    ("flv", rtmp::flv),
+    ("ps", ps::demux),
+    ("gb_media", gb28181_media::media),
+    ("tcp_framing", gb28181_media::tcp_framing),
     ("disposable", bitstream::disposable),
+    ("manscdp", gb28181::manscdp),
+    ("gb_sdp", gb28181::sdp),
+    ("gb_texts", gb28181::texts),
+    ("sip_message", sip::message),
+    ("sip_stream", sip::stream),
+    ("gb_platform", platform::platform),
     ("mkv_header", store::header),
     ("mkv_cluster", store::cluster),
+    ("events", store::events),
     ("mkv_recover", store::recover),
     ("mkv_import", store::import),
     ("index_table", store::table),
@@ -55,7 +74,10 @@ fn selected() -> Target {
             // What is asserted behind it still aborts, since it is outside of the catch.
             let abort = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                if info.location().is_none_or(|l| !l.file().contains("matroska-demuxer") && !l.file().contains("/library/core/")) {
+                if info
+                    .location()
+                    .is_none_or(|l| !l.file().contains("matroska-demuxer") && !l.file().contains("/library/core/"))
+                {
                     abort(info);
                 }
             }));
