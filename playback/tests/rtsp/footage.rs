@@ -181,6 +181,7 @@ impl Storage {
             start,
             tracks,
             gap_before: None,
+            backfilled_until: None,
         };
         let opened = self
             .worker

@@ -192,6 +192,7 @@ pub fn segment(start: WallTime, shape: Shape, first: u32) -> (Arc<SegmentMeta>, 
         tracks: tracks(),
         table,
         gap_before: None,
+        backfilled: false,
     };
     (Arc::new(meta), clusters)
 }
