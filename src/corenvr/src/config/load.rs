@@ -376,8 +376,15 @@ pub fn wrong_source<'a>(
     config: &Config,
     mut others: impl Iterator<Item = &'a CameraSettings>,
 ) -> Option<Problem> {
-    let Source::RtmpListen(key) = settings.url.source() else {
-        return None;
+    let key = match settings.url.source() {
+        Source::RtmpListen(key) => key,
+        Source::Gb28181(_) if !config.gb28181.enabled => {
+            return Some(Problem::new(
+                "the camera is to register by GB28181, which is switched off",
+                "add the section [gb28181] to the configuration and restart",
+            ));
+        }
+        Source::Gb28181(_) | Source::Rtsp(_) | Source::Rtmp(_) => return None,
     };
     if !config.rtmp.enabled {
         return Some(Problem::new(

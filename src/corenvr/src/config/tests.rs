@@ -125,6 +125,22 @@ fn mistakes_by_kind() {
 }
 
 #[test]
+fn a_gb28181_camera_needs_the_section() {
+    let camera = "[[camera]]\nname = \"a\"\nurl = \"gb28181://34020000001320000001/*\"\n";
+    let found = errors(camera);
+    assert_eq!(
+        (found.len(), found[0].key.as_str()),
+        (1, "[[camera]] a: url"),
+        "{found:?}"
+    );
+    assert!(
+        found[0].one_camera && found[0].remedy.contains("[gb28181]"),
+        "{found:?}"
+    );
+    assert!(errors(&format!("[gb28181]\n{camera}")).is_empty());
+}
+
+#[test]
 fn a_bad_camera_is_its_own_mistake_and_the_others_stay() {
     let text = r#"
 [[camera]]
