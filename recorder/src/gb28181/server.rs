@@ -17,7 +17,7 @@ use corenvr_proto::gb28181::{
     manscdp::{Alarm, Control},
     platform::{
         Accounts, CatalogState, CommandError, ConnectionId, DialogId, Event, Invite, Platform, PlatformConfig, Query,
-        QueryId, QueryResult,
+        QueryId, QueryResult, RefusedWhy,
     },
     url::{Channel, Gb28181Url},
 };
@@ -421,6 +421,11 @@ impl Inner {
         let refused = self.platform.refused().find(|r| r.id == id);
         match (self.platform.device(id), refused) {
             (Some(device), _) if device.online => self.channel_of(url),
+            // A camera names it by now.
+            (_, Some(refused)) if matches!(refused.why, RefusedWhy::Pending | RefusedWhy::Unknown) => Err(format!(
+                "device {id} at {} asked before it was known here; it is let in when it asks again, which most do once a minute",
+                refused.peer.ip()
+            )),
             (_, Some(refused)) => Err(format!(
                 "device {id} at {} is refused: {}; `corenvr gb28181 setup` prints what to type into its page",
                 refused.peer.ip(),
