@@ -246,6 +246,18 @@ impl Daemon {
     }
 }
 
+impl Drop for Daemon {
+    /// A test that fails tells what the daemon had to say.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let last: Vec<_> = log.lines().rev().take(40).collect();
+            eprintln!("the daemon's last words:");
+            last.iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
 /// Whether a segment file is complete.
 pub fn is_sealed(path: &Path) -> bool {
     !path.to_string_lossy().ends_with(".part.mkv")
