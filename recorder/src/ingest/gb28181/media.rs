@@ -22,7 +22,7 @@ pub(super) struct Media<U> {
     last_packet: Option<Instant>,
     /// How much of what is not recorded was told.
     told: usize,
-    /// Bytes of TCP streams that were no part of a packet.
+    /// How often a TCP stream lost its framing.
     unframed: u64,
 }
 
@@ -68,15 +68,15 @@ impl<U: Units> Media<U> {
         self.receiver.rtcp(now, data);
     }
 
-    /// A TCP stream lost its framing.
+    /// Bytes of a TCP stream were no part of a packet.
     pub fn unframed(&mut self, bytes: u64) {
-        self.unframed += bytes;
+        self.unframed += u64::from(bytes > 0);
     }
 
     pub fn tick(&mut self, now: Instant) {
         self.units_out(now);
         let counts = self.receiver.counts();
-        let malformed = counts.malformed + counts.foreign_ssrc + u64::from(self.unframed > 0);
+        let malformed = counts.malformed + counts.foreign_ssrc + self.unframed;
         self.units.counts(counts.reorder, malformed);
         let what = self.receiver.not_recorded();
         if what.len() > self.told {

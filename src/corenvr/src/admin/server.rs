@@ -12,7 +12,7 @@ use super::{
     http::{Answer, Failure, Query, json, read_json},
 };
 use crate::{
-    config::{CameraJson, CameraSettings, SourceUrl, values::Problem},
+    config::{CameraJson, CameraSettings, SourceUrl, url_remedy, values::Problem},
     supervisor::appliance::{Appliance, ChangeError},
 };
 
@@ -168,9 +168,10 @@ fn health(appliance: &Appliance) -> Result<Answer, Failure> {
 }
 
 async fn probe(appliance: &Appliance, request: ProbeRequest) -> Result<Answer, Failure> {
-    let url: SourceUrl = request.url.parse().map_err(|e: corenvr_recorder::SourceError| {
-        Failure::bad(format!("url: {e}"), "write rtsp://user:password@host:554/path")
-    })?;
+    let url: SourceUrl = request
+        .url
+        .parse()
+        .map_err(|e: corenvr_recorder::SourceError| Failure::bad(format!("url: {e}"), url_remedy(&e)))?;
     match appliance.recorder.probe(url.source(), request.transport).await {
         Ok(report) => Ok(json(StatusCode::OK, &report)),
         Err(error) => Err(Failure::new(StatusCode::BAD_GATEWAY, format!("{url}: {error}"), "")),

@@ -333,7 +333,7 @@ pub struct AddArgs {
     pub name: CameraName,
     /// Where its stream is: `rtsp://user:password@192.168.1.20/stream1`, `gb28181://DEVICE_ID/CHANNEL_ID`
     pub url: String,
-    /// How the media comes: auto, tcp or udp
+    /// How the media comes: auto, tcp or udp (GB28181 cameras can say more in their URL)
     #[arg(long, default_value = "auto", value_parser = transport)]
     pub transport: TransportChoice,
     /// Record its sound (the default)

@@ -223,10 +223,20 @@ fn camera_name(text: &str) -> Result<CameraName, Problem> {
     CameraName::new(text).map_err(|p| Problem::new(p.to_string(), "choose one such as front-door"))
 }
 
+/// How a camera URL of the kind that was meant is written.
+pub fn url_remedy(error: &corenvr_recorder::SourceError) -> &'static str {
+    use corenvr_recorder::SourceError as E;
+    match error {
+        E::Gb28181(_) => "write gb28181://DEVICE_ID, gb28181://DEVICE_ID/CHANNEL_ID or gb28181://DEVICE_ID/*",
+        E::Rtmp(_) => "write rtmp://host/app/stream",
+        E::StreamKey(_) => "write rtmp+listen://KEY",
+        E::Unsupported { .. } | E::Scheme | E::Url(_) => "write rtsp://user:password@host:554/path",
+    }
+}
+
 fn source_url(text: &str) -> Result<SourceUrl, Problem> {
-    text.parse().map_err(|p: corenvr_recorder::SourceError| {
-        Problem::new(p.to_string(), "write rtsp://user:password@host:554/path")
-    })
+    text.parse()
+        .map_err(|p: corenvr_recorder::SourceError| Problem::new(p.to_string(), url_remedy(&p)))
 }
 
 /// Reads an age limit.

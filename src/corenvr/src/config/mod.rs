@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use camera::{CameraJson, CameraSettings, MODES, TRANSPORTS, one_of, word};
+pub use camera::{CameraJson, CameraSettings, MODES, TRANSPORTS, one_of, url_remedy, word};
 pub use cameras_file::{CamerasFile, CamerasFileError};
 pub use gb28181::{Gb28181, PASSWORD_CHARS_GOOD};
 pub use load::{
