@@ -1,12 +1,13 @@
 //! Bounded channels into a shard: from another shard or from a plain thread. Sending never waits; a full channel says so.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -19,6 +20,19 @@ struct Shared<T> {
     receiver: AtomicWaker,
     senders: AtomicUsize,
     receiver_gone: AtomicBool,
+    refused: Arc<AtomicU64>,
+}
+
+/// Values that full channels did not take, by the channels' name.
+static REFUSED: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>> = Mutex::new(BTreeMap::new());
+
+/// How many values full channels have not taken since the start, by the channels' name. Each is dropped or asked for again by the rule at the
+/// channel's limit.
+pub fn refused() -> Vec<(&'static str, u64)> {
+    let all = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter()
+        .map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+        .collect()
 }
 
 /// The sending end; clone it freely.
@@ -47,11 +61,23 @@ impl<T> fmt::Debug for TrySendError<T> {
 
 /// A channel that holds at most `capacity` values.
 pub fn bounded<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    bounded_named("other", capacity)
+}
+
+/// As [`bounded`]; what it does not take is counted under this name, see [`refused`].
+pub fn bounded_named<T: Send>(name: &'static str, capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let refused = REFUSED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .entry(name)
+        .or_default()
+        .clone();
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity.max(1)),
         receiver: AtomicWaker::new(),
         senders: AtomicUsize::new(1),
         receiver_gone: AtomicBool::new(false),
+        refused,
     });
     (Sender(shared.clone()), Receiver(shared))
 }
@@ -62,7 +88,10 @@ impl<T> Sender<T> {
         if self.is_closed() {
             return Err(TrySendError::Closed(value));
         }
-        self.0.queue.push(value).map_err(TrySendError::Full)?;
+        if let Err(value) = self.0.queue.push(value) {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(TrySendError::Full(value));
+        }
         self.0.receiver.wake();
         Ok(())
     }
@@ -166,7 +195,7 @@ pub fn oneshot<T: Send>() -> (OneshotSender<T>, OneshotReceiver<T>) {
 
 impl<T> Slot<T> {
     fn lock(&self) -> std::sync::MutexGuard<'_, (Option<T>, bool)> {
-        self.value.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -190,11 +219,7 @@ impl<T> OneshotReceiver<T> {
     pub fn wait(self) -> Option<T> {
         let mut guard = self.0.lock();
         while !guard.1 {
-            guard = self
-                .0
-                .ready
-                .wait(guard)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            guard = self.0.ready.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         guard.0.take()
     }
@@ -244,11 +269,13 @@ mod tests {
 
     #[test]
     fn a_closed_or_full_channel_gives_the_value_back() {
-        let (tx, rx) = bounded(1);
+        let (tx, rx) = bounded_named("test", 1);
         assert!(tx.try_send(1).is_ok());
         assert_eq!(tx.try_send(2), Err(TrySendError::Full(2)));
         drop(rx);
         assert_eq!(tx.try_send(3), Err(TrySendError::Closed(3)));
+        // Only what a full one did not take counts.
+        assert!(refused().contains(&("test", 1)));
     }
 
     #[test]

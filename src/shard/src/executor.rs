@@ -16,7 +16,9 @@ use std::{
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use crate::{
-    Class, ProbeError, probe, spawn,
+    Class, ProbeError,
+    crash::{on_thread, prepare_thread},
+    probe, spawn,
     stats::{STALL, ShardStats},
     task, time,
 };
@@ -177,6 +179,9 @@ const SILENT: Duration = Duration::from_secs(3);
 
 async fn with_guards<T>(stats: Arc<ShardStats>, main: impl Future<Output = T>) -> T {
     task::install(stats.clone());
+    prepare_thread();
+    on_thread(stats.name());
+    stats.runs_here();
     // The heartbeat also bounds a known flaw of the executor: preempted before it ran anything, it may park although a task could run. It has
     // a timer of its own for that: if what it overslept was the wheel's driver, nothing in the wheel would wake it.
     stats.nudged_by(std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
@@ -297,17 +302,24 @@ fn look_at(shard: &ShardStats, reported: &mut Instant) {
     let silent = shard.silent_for();
     let may_report = reported.elapsed() > Duration::from_secs(1);
     match shard.running() {
-        Some((task, held)) if held > STALL * 4 && may_report => {
-            *reported = Instant::now();
-            tracing::warn!(shard = shard.name(), %task, held_ms = held.as_millis() as u64, "shard is stalled in this task");
+        Some((task, held)) if held > STALL * 2 => {
+            let thread = shard.sample().map(|s| s.to_string());
+            if held > STALL * 4 && may_report {
+                *reported = Instant::now();
+                let (name, thread) = (shard.name(), thread.as_deref());
+                tracing::warn!(shard = name, %task, held_ms = held.as_millis() as u64, thread, "shard is stalled in this task");
+            }
         }
         None if silent > OVERSLEPT => {
             shard.nudge();
             if silent > SILENT && may_report {
                 *reported = Instant::now();
+                let thread = shard.sample().map(|s| s.to_string());
+                let (name, thread) = (shard.name(), thread.as_deref());
                 tracing::warn!(
-                    shard = shard.name(),
+                    shard = name,
                     silent_ms = silent.as_millis() as u64,
+                    thread,
                     "shard does not run"
                 );
             }
@@ -318,9 +330,13 @@ fn look_at(shard: &ShardStats, reported: &mut Instant) {
 
 /// Runs `main` on an executor on the calling thread, not pinned to any CPU: for what is not on the data path.
 pub fn run_control<T>(main: impl Future<Output = T>) -> Result<T, StartError> {
+    run_control_with(Arc::new(ShardStats::of_control()), main)
+}
+
+/// As [`run_control`], with counters that others can read meanwhile; made by [`ShardStats::of_control`].
+pub fn run_control_with<T>(stats: Arc<ShardStats>, main: impl Future<Output = T>) -> Result<T, StartError> {
     probe()?;
     let executor = make("control", &Placement::Unbound).map_err(|reason| StartError::Shard { cpu: 0, reason })?;
-    let stats = Arc::new(ShardStats::new("control".into()));
     let _watching = watch(vec![stats.clone()])?;
     Ok(executor.run(with_guards(stats, main)))
 }
@@ -420,14 +436,27 @@ mod tests {
         })
         .unwrap();
         let stats = shards.stats().remove(0);
-        let mut named = false;
+        let (mut named, mut held) = (false, false);
         for _ in 0..200 {
             named |= stats.running().is_some_and(|(name, _)| name == "sleeper");
+            held |= stats
+                .snapshot()
+                .held
+                .is_some_and(|h| h.task.as_deref() == Some("sleeper") && h.thread.is_some());
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(named);
-        assert_eq!(stats.snapshot().stalls, 1);
-        assert!(stats.snapshot().stall_max >= STALL * 6);
+        assert!(named && held);
+        let seen = stats.snapshot();
+        assert_eq!(seen.stalls, 1);
+        assert!(seen.stall_max >= STALL * 6);
+        let last = &seen.last_stalls[0];
+        assert_eq!((last.task.as_str(), last.class), ("sleeper", Class::Maintenance));
+        // The watch looked while it lasted, and saw it sleep.
+        let thread = last.thread.as_ref().unwrap();
+        assert!(
+            thread.state == 'S' && thread.to_string().starts_with("waits"),
+            "{thread}"
+        );
         assert!(shards.join(Duration::from_secs(20)));
     }
 }

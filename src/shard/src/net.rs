@@ -21,9 +21,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use glommio::io::{PollState, PollableFd};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::{WorkerError, blocking, time, yield_if_needed};
+use crate::{WorkerError, blocking, time, tls::Session, yield_if_needed};
 
-fn other(e: glommio::GlommioError<()>) -> io::Error {
+pub(crate) fn other(e: glommio::GlommioError<()>) -> io::Error {
     match e {
         glommio::GlommioError::IoError(e) => e,
         e => io::Error::other(e.to_string()),
@@ -50,13 +50,18 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// A connected TCP or Unix stream. Cloning shares the socket: one side may read while the other writes.
+/// A connected TCP or Unix stream, plain or encrypted. Cloning shares the socket: one side may read while the other writes.
+///
+/// An encrypted stream may hold ciphertext that the socket has not taken yet, after [`Stream::write_now`] has accepted what it is of. It leaves
+/// with the next write, [`Stream::writable`] or [`Stream::flush`]: whoever writes with `write_now` ends with one of the latter.
 #[derive(Clone)]
 pub struct Stream {
-    fd: Rc<PollableFd<OwnedFd>>,
+    pub(crate) fd: Rc<PollableFd<OwnedFd>>,
+    /// Between us and the socket, if the stream is encrypted.
+    pub(crate) tls: Option<Rc<Session>>,
     /// The last read did not fill its buffer: the next one would block, so wait at once.
-    drained: bool,
-    gather: Duration,
+    pub(crate) drained: bool,
+    pub(crate) gather: Duration,
 }
 
 /// Reads take at least this much room, and a buffer grows to it.
@@ -66,9 +71,15 @@ impl Stream {
     fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             fd: pollable(fd)?,
+            tls: None,
             drained: false,
             gather: Duration::ZERO,
         })
+    }
+
+    /// Whether what is written and read is encrypted on its way.
+    pub const fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// After everything was read, lets this much time pass before looking again: one wake-up then serves the packets of that time, and while
@@ -131,6 +142,13 @@ impl Stream {
     }
 
     fn recv_now(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        if let Some(session) = &self.tls {
+            let (n, drained) = session.read_now(buffer.capacity() - buffer.len(), |piece| {
+                buffer.extend_from_slice(piece);
+            })?;
+            self.drained = drained;
+            return Ok(n);
+        }
         let room = buffer.chunk_mut();
         // SAFETY: the memory belongs to `buffer`'s spare room; recv only ever writes into it.
         let slice = unsafe { room.as_uninit_slice_mut() };
@@ -145,6 +163,15 @@ impl Stream {
 
     /// Writes everything, waiting while the peer's window is closed.
     pub async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+        if self.is_tls() {
+            while !data.is_empty() {
+                match self.write_now(data)? {
+                    0 => self.writable().await?,
+                    n => data = &data[n..],
+                }
+            }
+            return self.flush().await;
+        }
         while !data.is_empty() {
             match rustix::net::send(self.fd.get_ref(), data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(n) => data = &data[n..],
@@ -156,8 +183,12 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes what the socket takes right now, without waiting; 0 when it takes nothing.
+    /// Writes what the socket takes right now, without waiting; 0 when it takes nothing. Of an encrypted stream a little of what is accepted
+    /// may stay in it, see [`Stream::has_pending`].
     pub fn write_now(&self, data: &[u8]) -> io::Result<usize> {
+        if let Some(session) = &self.tls {
+            return session.write_now(data);
+        }
         match rustix::net::send(self.fd.get_ref(), data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(n) => Ok(n),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
@@ -165,18 +196,41 @@ impl Stream {
         }
     }
 
-    /// Waits until the socket takes data again.
+    /// Waits until the socket takes data again; of an encrypted stream, until it has taken what waited in it. Cancel safe.
     pub async fn writable(&self) -> io::Result<()> {
-        self.fd.writable().await.map_err(other)
+        self.fd.writable().await.map_err(other)?;
+        self.flush().await
     }
 
-    /// Ends our direction of the stream; the peer reads what was written and then the end.
+    /// Waits until nothing of an encrypted stream waits for the socket; a plain one holds nothing back. Cancel safe.
+    pub async fn flush(&self) -> io::Result<()> {
+        if let Some(session) = &self.tls {
+            while !session.flush_now()? {
+                self.fd.writable().await.map_err(other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something that was accepted waits for the socket; never of a plain stream.
+    pub fn has_pending(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.has_pending())
+    }
+
+    /// Ends our direction of the stream; the peer reads what was written and then the end. What waits in an encrypted stream leaves first, for
+    /// which [`Stream::flush`] waits.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        if let Some(session) = &self.tls {
+            return session.end();
+        }
         Ok(rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Write)?)
     }
 
     /// Ends both directions: a task that waits on the other clone wakes with the end.
     pub fn shutdown(&self) -> io::Result<()> {
+        if let Some(session) = &self.tls {
+            session.farewell();
+        }
         Ok(rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Both)?)
     }
 
@@ -205,8 +259,12 @@ impl Stream {
     }
 
     /// Takes the stream off this executor, so that another thread's can go on with it. What was read is the caller's to hand on.
-    /// A clone that is still about keeps its own share of the socket.
+    /// A clone that is still about keeps its own share of the socket. An encrypted stream stays where it is: this is refused.
     pub fn detach(self) -> io::Result<DetachedStream> {
+        if self.is_tls() {
+            let text = "an encrypted stream cannot leave its executor";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         let fd = match Rc::try_unwrap(self.fd) {
             Ok(fd) => fd.into_inner(),
             Err(shared) => shared.get_ref().try_clone()?,
@@ -263,6 +321,21 @@ impl hyper::rt::Read for HyperStream {
         mut buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(session) = &this.stream.tls {
+            return loop {
+                match session.read_now(buf.remaining(), |piece| buf.put_slice(piece)) {
+                    Ok(_) => break Poll::Ready(Ok(())),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(this.stream.fd.poll_readable(cx, &mut this.read)).map_err(other)?;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                        cx.waker().wake_by_ref();
+                        break Poll::Pending;
+                    }
+                    Err(e) => break Poll::Ready(Err(e)),
+                }
+            };
+        }
         loop {
             // SAFETY: recv only ever writes into the slice, it never reads or de-initialises it.
             let room = unsafe { buf.as_mut() };
@@ -286,6 +359,16 @@ impl hyper::rt::Read for HyperStream {
 impl hyper::rt::Write for HyperStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if let Some(session) = &this.stream.tls {
+            loop {
+                match session.write_now(data)? {
+                    0 if !data.is_empty() => {
+                        ready!(this.stream.fd.poll_writable(cx, &mut this.write)).map_err(other)?;
+                    }
+                    n => return Poll::Ready(Ok(n)),
+                }
+            }
+        }
         loop {
             match rustix::net::send(
                 this.stream.fd.get_ref(),
@@ -302,12 +385,22 @@ impl hyper::rt::Write for HyperStream {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(session) = &this.stream.tls {
+            while !session.flush_now()? {
+                ready!(this.stream.fd.poll_writable(cx, &mut this.write)).map_err(other)?;
+            }
+        }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match self.stream.shutdown_write() {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = match self.stream.shutdown_write() {
+            Ok(()) => ready!(self.as_mut().poll_flush(cx)),
+            failed => failed,
+        };
+        Poll::Ready(match ended {
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
             result => result,
         })
@@ -616,160 +709,4 @@ pub async fn first_of<T>(a: impl Future<Output = T>, b: impl Future<Output = T>)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Class, run_control, spawn};
-
-    #[test]
-    fn a_stream_carries_a_megabyte_each_way_while_both_sides_write() {
-        run_control(async {
-            let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-            let address = listener.local_addr();
-            let echo = spawn(Class::Live, "echo", async move {
-                let mut stream = listener.accept().await.unwrap();
-                let mut buffer = BytesMut::new();
-                while stream.read_into(&mut buffer).await.unwrap() > 0 {
-                    stream.write_all(&buffer.split()).await.unwrap();
-                }
-            });
-            let stream = Stream::connect(address, Duration::from_secs(5)).await.unwrap();
-            let mut reader = stream.clone();
-            let received = spawn(Class::Live, "reader", async move {
-                let mut buffer = BytesMut::new();
-                while reader.read_into(&mut buffer).await.unwrap() > 0 {}
-                buffer
-            });
-            let sent: Vec<u8> = (0..1u32 << 20).map(|i| (i * 7 / 3) as u8).collect();
-            stream.write_all(&sent).await.unwrap();
-            stream.shutdown_write().unwrap();
-            assert!(received.await.unwrap() == sent);
-            echo.await.unwrap();
-        })
-        .unwrap();
-    }
-
-    #[test]
-    fn a_refused_connection_says_so() {
-        run_control(async {
-            let error = Stream::connect("127.0.0.1:1".parse().unwrap(), Duration::from_secs(5))
-                .await
-                .err()
-                .unwrap();
-            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        })
-        .unwrap();
-    }
-
-    #[test]
-    fn datagrams_arrive_whole_with_their_source() {
-        run_control(async {
-            let mut here = UdpSocket::bind("[::]:0".parse().unwrap(), 1 << 20).unwrap();
-            let there = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), 1 << 16).unwrap();
-            let to = SocketAddr::from(([127, 0, 0, 1], here.local_addr().port()));
-            for i in 0..40u8 {
-                there
-                    .sender()
-                    .send_to(&vec![i; 100 + usize::from(i)], to)
-                    .await
-                    .unwrap();
-            }
-            there.sender().send_to(&[0; DATAGRAM_LEN_MAX + 1], to).await.unwrap();
-            there.sender().send_to(b"last", to).await.unwrap();
-            let mut all = Vec::new();
-            while all.last().is_none_or(|(_, b): &(SocketAddr, Bytes)| b != "last") {
-                here.recv_batch(&mut all).await.unwrap();
-            }
-            assert_eq!(all.len(), 41);
-            assert!(
-                all[..40]
-                    .iter()
-                    .enumerate()
-                    .all(|(i, (from, b))| *from == there.local_addr() && b.len() == 100 + i && b[0] == i as u8)
-            );
-            assert_eq!(here.truncated(), 1);
-            here.sender().send_to(b"back", there.local_addr()).await.unwrap();
-        })
-        .unwrap();
-    }
-
-    #[test]
-    fn names_are_resolved_off_the_shard() {
-        run_control(async {
-            assert_eq!(
-                resolve("127.0.0.1", 554).await.unwrap(),
-                vec!["127.0.0.1:554".parse().unwrap()]
-            );
-            assert_eq!(resolve("[::1]", 554).await.unwrap(), vec!["[::1]:554".parse().unwrap()]);
-            assert!(
-                resolve("localhost", 554)
-                    .await
-                    .unwrap()
-                    .iter()
-                    .all(|a| a.ip().is_loopback())
-            );
-            assert!(resolve("no-such-host.invalid", 554).await.is_err());
-        })
-        .unwrap();
-    }
-
-    #[test]
-    fn a_connection_goes_on_on_another_executor() {
-        let (tx, mut rx) = crate::channel::bounded::<DetachedStream>(1);
-        let server = std::thread::spawn(move || {
-            run_control(async move {
-                let mut stream = rx.recv().await.unwrap().attach().unwrap();
-                let mut buffer = BytesMut::new();
-                while buffer.len() < 6 {
-                    stream.read_into(&mut buffer).await.unwrap();
-                }
-                stream.write_all(&buffer).await.unwrap();
-                stream.peer_addr()
-            })
-            .unwrap()
-        });
-        let client = run_control(async move {
-            let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-            let mut client = Stream::connect(listener.local_addr(), Duration::from_secs(5))
-                .await
-                .unwrap();
-            let mut accepted = listener.accept().await.unwrap();
-            client.write_all(b"one").await.unwrap();
-            let mut buffer = BytesMut::new();
-            accepted.read_into(&mut buffer).await.unwrap();
-            assert_eq!(buffer, "one");
-            // With a clone about, and while something is on its way.
-            let shared = accepted.clone();
-            client.write_all(b"twofor").await.unwrap();
-            assert!(tx.try_send(accepted.detach().unwrap()).is_ok());
-            drop(shared);
-            let mut echo = BytesMut::new();
-            while echo.len() < 6 {
-                client.read_into(&mut echo).await.unwrap();
-            }
-            assert_eq!(echo, "twofor");
-            client.local_addr()
-        })
-        .unwrap();
-        assert_eq!(server.join().unwrap(), client);
-    }
-
-    #[test]
-    fn a_socket_may_take_the_largest_datagrams() {
-        run_control(async {
-            let any = "127.0.0.1:0".parse().unwrap();
-            let mut here = UdpSocket::bind(any, 1 << 20).unwrap();
-            here.set_datagram_max(usize::MAX);
-            let there = UdpSocket::bind(any, 1 << 16).unwrap().sender();
-            let (long, short) = (vec![7; 60_000], vec![8; 10]);
-            for data in [&long, &short] {
-                there.send_to(data, here.local_addr()).await.unwrap();
-            }
-            let mut got = Vec::new();
-            while got.len() < 2 {
-                here.recv_batch(&mut got).await.unwrap();
-            }
-            assert!(got[0].1 == long && got[1].1 == short);
-        })
-        .unwrap();
-    }
-}
+mod tests;

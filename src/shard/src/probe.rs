@@ -11,11 +11,11 @@ pub enum ProbeError {
     )]
     NoKernelSupport { release: String },
     #[error(
-        "io_uring is switched off for everybody (kernel.io_uring_disabled = 2): run `sysctl -w kernel.io_uring_disabled=1 kernel.io_uring_group=$(getent group corenvr | cut -d: -f3)` and keep it in /etc/sysctl.d"
+        "io_uring is switched off for everybody (kernel.io_uring_disabled = 2). Remedy: `corenvr allow-io-uring` as root allows it to the service's group alone, now and after a restart"
     )]
     DisabledForAll,
     #[error(
-        "io_uring is allowed only to members of group {group} (kernel.io_uring_disabled = 1, kernel.io_uring_group): run as a member of it, or set kernel.io_uring_group to this service's group"
+        "io_uring is allowed only to members of group {group} (kernel.io_uring_disabled = 1, kernel.io_uring_group). Remedy: `corenvr allow-io-uring` as root gives it to the service's group, or says whose it is"
     )]
     DisabledForUs { group: String },
     #[error(

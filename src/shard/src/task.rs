@@ -16,7 +16,10 @@ use std::{
 
 use glommio::{Latency, Shares, TaskQueueHandle};
 
-use crate::stats::{STALL, ShardStats};
+use crate::{
+    crash::{Doing, Name, enter, reports_panics},
+    stats::{STALL, ShardStats},
+};
 
 /// Which tasks go first when a shard has more to do than time, in descending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,19 +111,19 @@ pub(crate) fn uninstall() {
     LOCAL.with(|l| l.borrow_mut().take());
 }
 
-/// Starts a task on this shard.
+/// Starts a task on this shard. A name that is a plain text inherits the camera of the task that spawns it.
 ///
 /// # Panics
 /// On a thread that is not a shard: a programming error.
-pub fn spawn<T: 'static>(class: Class, name: impl Into<String>, future: impl Future<Output = T> + 'static) -> Task<T> {
+pub fn spawn<T: 'static>(class: Class, name: impl Into<Name>, future: impl Future<Output = T> + 'static) -> Task<T> {
     let local = LOCAL
         .with(|l| l.borrow().clone())
         .expect("tasks are spawned on a shard's own thread only");
-    let name = name.into();
-    let slot = local.stats.task_started(class, &name);
+    let doing = Arc::new(name.into().into_doing(class));
+    let slot = local.stats.task_started(class, doing.clone());
     let guarded = Guarded {
-        future: Box::pin(future),
-        name,
+        future: Some(Box::pin(future)),
+        doing,
         class,
         slot,
         stats: local.stats.clone(),
@@ -137,8 +140,9 @@ pub async fn yield_if_needed() {
 
 /// Catches panics, measures each poll and tells the stall detector who is running.
 struct Guarded<F> {
-    future: Pin<Box<F>>,
-    name: String,
+    /// There until it is dropped.
+    future: Option<Pin<Box<F>>>,
+    doing: Arc<Doing>,
     class: Class,
     slot: u32,
     stats: Arc<ShardStats>,
@@ -149,22 +153,40 @@ impl<F: Future> Future for Guarded<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let future = this
+            .future
+            .as_mut()
+            .expect("a task that is polled has not been dropped");
         this.stats.poll_begins(this.slot);
         let begun = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(cx)));
+        let result = {
+            let _doing = enter(&this.doing);
+            catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
+        };
         let took = begun.elapsed();
-        this.stats.poll_ended(this.class, took);
+        this.stats.poll_ended(&this.doing, this.class, took);
         if took > STALL {
-            tracing::warn!(task = %this.name, took_ms = took.as_millis() as u64, "task held its shard without yielding");
+            let (task, camera) = (&*this.doing.task, this.doing.camera.as_deref());
+            let (shard, class) = (this.stats.name(), this.class.name());
+            tracing::warn!(
+                shard,
+                task,
+                class,
+                camera,
+                took_ms = took.as_millis() as u64,
+                "task held its shard without yielding"
+            );
         }
         match result {
             Ok(poll) => poll.map(Ok),
             Err(panic) => {
                 this.stats.panicked();
                 let message = panic_message(&*panic);
-                tracing::error!(task = %this.name, %message, "task panicked; the others go on");
+                if !reports_panics() {
+                    tracing::error!(task = %this.doing.task, %message, "task panicked; the others go on");
+                }
                 Poll::Ready(Err(TaskPanicked {
-                    task: this.name.clone(),
+                    task: this.doing.task.clone(),
                     message,
                 }))
             }
@@ -174,6 +196,10 @@ impl<F: Future> Future for Guarded<F> {
 
 impl<F> Drop for Guarded<F> {
     fn drop(&mut self) {
+        {
+            let _doing = enter(&self.doing);
+            self.future = None;
+        }
         self.stats.task_ended(self.class, self.slot);
     }
 }

@@ -5,14 +5,20 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use crossbeam::channel::{Sender, TrySendError, bounded};
 
-use crate::{channel::oneshot, task::panic_message};
+use crate::{
+    channel::oneshot,
+    crash::{Doing, enter, prepare_thread, reports_panics},
+    stats::ThreadState,
+    task::panic_message,
+    time::process_micros,
+};
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
@@ -33,6 +39,37 @@ pub struct Worker<S> {
     name: Arc<str>,
     jobs: Sender<Job<S>>,
     busy_us_max: Arc<AtomicUsize>,
+    progress: Arc<Progress>,
+}
+
+/// Where the thread is with its calls.
+#[derive(Default)]
+struct Progress {
+    running: AtomicBool,
+    /// When it last began or finished one, in process microseconds.
+    at_us: AtomicU64,
+    tid: AtomicI32,
+    panics: AtomicU64,
+}
+
+impl Progress {
+    fn note(&self, running: bool) {
+        self.at_us.store(process_micros(), Ordering::Relaxed);
+        self.running.store(running, Ordering::Relaxed);
+    }
+}
+
+/// How a worker's thread gets on with what was asked of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerState {
+    /// Calls waiting.
+    pub queued: usize,
+    /// For how long something has waited or run without any call beginning or ending; zero when there is nothing to do.
+    pub stuck_for: Duration,
+    /// What the thread does in the kernel, if it is stuck for a second or more and that can be read.
+    pub thread: Option<ThreadState>,
+    /// Calls that failed inside and were contained.
+    pub panics: u64,
 }
 
 impl<S> Clone for Worker<S> {
@@ -41,6 +78,7 @@ impl<S> Clone for Worker<S> {
             name: self.name.clone(),
             jobs: self.jobs.clone(),
             busy_us_max: self.busy_us_max.clone(),
+            progress: self.progress.clone(),
         }
     }
 }
@@ -55,14 +93,27 @@ impl<S: 'static> Worker<S> {
         let (jobs, queue) = bounded::<Job<S>>(queue_max.max(1));
         let busy_us_max = Arc::new(AtomicUsize::new(0));
         let worst = busy_us_max.clone();
+        let progress = Arc::new(Progress::default());
+        let told = progress.clone();
+        let doing = Doing {
+            task: name.to_owned(),
+            camera: None,
+            class: None,
+        };
         let thread = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
             .spawn(move || {
+                prepare_thread();
+                told.tid
+                    .store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+                let _doing = enter(&doing);
                 let mut state = state;
                 for job in queue {
+                    told.note(true);
                     let begun = Instant::now();
                     job(&mut state);
                     worst.fetch_max(begun.elapsed().as_micros() as usize, Ordering::Relaxed);
+                    told.note(false);
                 }
             })?;
         Ok((
@@ -70,6 +121,7 @@ impl<S: 'static> Worker<S> {
                 name: name.into(),
                 jobs,
                 busy_us_max,
+                progress,
             },
             thread,
         ))
@@ -103,6 +155,26 @@ impl<S: 'static> Worker<S> {
         self.jobs.len()
     }
 
+    /// Whether it gets on.
+    pub fn state(&self) -> WorkerState {
+        const WORTH_A_LOOK: Duration = Duration::from_secs(1);
+        let queued = self.jobs.len();
+        let busy = queued > 0 || self.progress.running.load(Ordering::Relaxed);
+        let since = process_micros().saturating_sub(self.progress.at_us.load(Ordering::Relaxed));
+        let stuck_for = if busy {
+            Duration::from_micros(since)
+        } else {
+            Duration::ZERO
+        };
+        let tid = self.progress.tid.load(Ordering::Relaxed);
+        WorkerState {
+            queued,
+            stuck_for,
+            thread: (stuck_for >= WORTH_A_LOOK).then(|| ThreadState::of(tid)).flatten(),
+            panics: self.progress.panics.load(Ordering::Relaxed),
+        }
+    }
+
     /// The longest call since the last reading.
     pub fn take_longest_call(&self) -> Duration {
         Duration::from_micros(self.busy_us_max.swap(0, Ordering::Relaxed) as u64)
@@ -114,10 +186,18 @@ impl<S: 'static> Worker<S> {
     ) -> Result<crate::channel::OneshotReceiver<Result<R, WorkerError>>, WorkerError> {
         let (tx, rx) = oneshot();
         let worker = self.name.clone();
+        let progress = self.progress.clone();
+        if self.jobs.is_empty() && !progress.running.load(Ordering::Relaxed) {
+            // The time to wait begins now, and not when it last had something to do.
+            progress.at_us.store(process_micros(), Ordering::Relaxed);
+        }
         let job: Job<S> = Box::new(move |state| {
             let result = catch_unwind(AssertUnwindSafe(|| call(state))).map_err(|panic| {
                 let message = panic_message(&*panic);
-                tracing::error!(%worker, %message, "a call panicked on its worker");
+                progress.panics.fetch_add(1, Ordering::Relaxed);
+                if !reports_panics() {
+                    tracing::error!(%worker, %message, "a call panicked on its worker");
+                }
                 WorkerError::Panicked { worker, message }
             });
             tx.send(result);
@@ -143,7 +223,10 @@ impl<S: 'static> Worker<S> {
 pub async fn blocking<R: Send + 'static>(call: impl FnOnce() -> R + Send + 'static) -> Result<R, WorkerError> {
     // A panic would kill a pool thread for good, and the next blocking call would then take the executor down.
     let result = glommio::executor()
-        .spawn_blocking(move || catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_message(&*panic)))
+        .spawn_blocking(move || {
+            prepare_thread();
+            catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_message(&*panic))
+        })
         .await;
     result.map_err(|message| WorkerError::Panicked {
         worker: "blocking pool".into(),
@@ -186,6 +269,10 @@ mod tests {
         };
         worker.post(holding).unwrap();
         begun.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(1100));
+        let stuck = worker.state();
+        assert!(stuck.stuck_for >= Duration::from_secs(1) && stuck.panics == 1);
+        assert_eq!(stuck.thread.unwrap().state, 'S');
         while worker.post(|_| ()).is_ok() {}
         assert!(matches!(worker.call_blocking(|_| ()), Err(WorkerError::Busy { .. })));
         drop(hold);
