@@ -372,7 +372,13 @@ def sip():
     put("gb_platform", "connection", b"\x03" + keep + b"\0\x07" + keep[:100] + b"\0\x03" + keep[100:] + b"\0\x03GET / HTTP/1.1\r\n\r\n")
 
 
+def http():
+    for i, line in enumerate(["bytes=0-499", "bytes=500-", "bytes=-500", "bytes=0-0,5-6", "Bytes = 1-2", "\"abc\", W/\"x,y\"", "*", "\"0123456789abcdef\""]):
+        put("http_range", f"{i}", line.encode())
+
+
 text()
+http()
 rtmp()
 gb28181()
 program_streams()

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod bitstream;
 pub mod format;
 pub mod gb28181;
+pub mod http;
 pub mod ps;
 pub mod rtmp;
 pub mod rtp;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use corenvr_proto::{
     bitstream::fuzzing as bitstream, gb28181::fuzzing as gb28181, gb28181::media::fuzzing as gb28181_media,
-    gb28181::platform::fuzzing as platform, ps::fuzzing as ps, rtmp::fuzzing as rtmp, rtp::fuzzing as rtp, rtsp::fuzzing as rtsp,
+    gb28181::platform::fuzzing as platform, http::fuzzing as http, ps::fuzzing as ps, rtmp::fuzzing as rtmp, rtp::fuzzing as rtp, rtsp::fuzzing as rtsp,
     sip::fuzzing as sip,
 };
 use corenvr_store::fuzzing as store;
@@ -44,6 +44,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("manscdp", gb28181::manscdp),
     ("gb_sdp", gb28181::sdp),
     ("gb_texts", gb28181::texts),
+    ("http_range", http::headers),
     ("sip_message", sip::message),
     ("sip_stream", sip::stream),
     ("gb_platform", platform::platform),

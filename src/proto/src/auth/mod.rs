@@ -5,6 +5,7 @@ mod answer;
 mod challenge;
 mod nonce;
 mod once;
+pub mod throttle;
 mod verifier;
 
 use std::fmt;
@@ -16,7 +17,8 @@ pub use answer::{Authenticator, Refusal};
 pub(crate) use challenge::{Authorization, DigestAuthorization};
 pub use challenge::{AuthorizationError, Challenge, DigestChallenge, parse_challenges};
 pub use once::{Login, NONCE_LIFETIME as ONE_TIME_NONCE_LIFETIME, OneTimeVerdict, OneTimeVerifier};
-pub use verifier::{ConnectionLogin, Secret, Verdict, Verifier};
+pub use throttle::Throttle;
+pub use verifier::{ConnectionLogin, Guard, Origin, Secret, Verdict, Verifier};
 
 /// A user name with its password. No text form shows the password.
 #[derive(Clone, PartialEq, Eq)]

@@ -385,3 +385,73 @@ proptest! {
         prop_assert_eq!(verdict, Verdict::User(user));
     }
 }
+
+/// A throttle as a guard, and what it was told.
+#[derive(Default)]
+struct Doorkeeper {
+    throttle: std::sync::Mutex<Throttle>,
+    told: std::sync::Mutex<Vec<String>>,
+}
+
+impl Guard for Doorkeeper {
+    fn wait(&self, now: Instant, origin: Origin, account: &str) -> Option<Duration> {
+        self.throttle.lock().unwrap().wait(now, origin.peer, account)
+    }
+    fn refused(&self, now: Instant, origin: Origin, account: &str) {
+        self.throttle.lock().unwrap().refused(now, origin.peer, account);
+        self.told.lock().unwrap().push(format!("refused {account}"));
+    }
+    fn proved(&self, now: Instant, origin: Origin, account: &str) {
+        self.throttle.lock().unwrap().proved(now, origin.peer, account);
+        self.told.lock().unwrap().push(format!("proved {account}"));
+    }
+}
+
+#[test]
+fn who_guesses_has_to_wait_and_who_is_in_has_not() {
+    let now = Instant::now();
+    let guard = std::sync::Arc::new(Doorkeeper::default());
+    let v = verifier(now, false).guarded(guard.clone());
+    let offered = v.challenges(now, PEER, false);
+    let (mut inside, mut right) = (ConnectionLogin::default(), client("s3cret"));
+    right.challenged(challenges(&[&offered[0]])).unwrap();
+    for _ in 0..3 {
+        let verdict = answer(&v, now, &mut inside, &mut right, "PLAY", URI);
+        assert_eq!(verdict, Verdict::User("admin".into()));
+    }
+    // Asking without an answer, or with a nonce that is too old, is no guess.
+    let mut outside = ConnectionLogin::default();
+    let late = now + verifier::NONCE_LIFETIME + Duration::from_secs(1);
+    for _ in 0..20 {
+        assert_eq!(v.verify(now, PEER, &mut outside, "PLAY", URI, None), Verdict::Absent);
+        let mut fresh = ConnectionLogin::default();
+        assert_eq!(answer(&v, late, &mut fresh, &mut right, "PLAY", URI), Verdict::Stale);
+    }
+    // The same wrong answer again is one guess.
+    let mut wrong = client("wrong");
+    wrong.challenged(challenges(&[&offered[1]])).unwrap();
+    let header = wrong.authorize("PLAY", URI);
+    for _ in 0..20 {
+        let verdict = v.verify(now, PEER, &mut outside, "PLAY", URI, header.as_deref());
+        assert_eq!(verdict, Verdict::Refused);
+    }
+    assert_eq!(*guard.told.lock().unwrap(), ["proved admin", "refused admin"]);
+    for n in 1..throttle::PAIR_FREE {
+        let mut wrong = client(&format!("wrong{n}"));
+        wrong.challenged(challenges(&[&offered[0]])).unwrap();
+        let verdict = answer(&v, now, &mut outside, &mut wrong, "PLAY", URI);
+        assert_eq!(verdict, Verdict::Refused);
+    }
+    // Now even the right password waits, on this connection and on another; whoever is in stays in.
+    let throttled = Verdict::Throttled(throttle::DELAY_MIN);
+    assert_eq!(answer(&v, now, &mut outside, &mut right, "PLAY", URI), throttled);
+    assert_eq!(
+        answer(&v, now, &mut ConnectionLogin::default(), &mut right, "PLAY", URI),
+        throttled
+    );
+    let verdict = answer(&v, now, &mut inside, &mut right, "PLAY", URI);
+    assert_eq!(verdict, Verdict::User("admin".into()));
+    let later = now + throttle::DELAY_MIN;
+    let verdict = answer(&v, later, &mut outside, &mut right, "PLAY", URI);
+    assert_eq!(verdict, Verdict::User("admin".into()));
+}

@@ -5,10 +5,16 @@
 use std::{
     fmt,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Algorithm, Authorization, DigestAuthorization, DigestInput, constant_time_eq, ha1, nonce::Nonces, quoted};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Algorithm, Authorization, Credentials, DigestAuthorization, DigestInput, constant_time_eq, ha1, nonce::Nonces,
+    quoted,
+};
 
 /// How long after it was issued a nonce may be used for the first time on a connection.
 pub const NONCE_LIFETIME: Duration = Duration::from_mins(5);
@@ -47,6 +53,34 @@ pub enum Verdict {
     Stale,
     /// Wrong, malformed or unknown.
     Refused,
+    /// Not looked at, because of too many wrong ones before: to be tried again after this.
+    Throttled(Duration),
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+}
+
+impl From<IpAddr> for Origin {
+    /// Not encrypted.
+    fn from(peer: IpAddr) -> Self {
+        Self { peer, encrypted: false }
+    }
+}
+
+/// Decides who may try to log in, and is told what came of it. Asked while a request waits: it must answer at once.
+pub trait Guard: Send + Sync {
+    /// How long this peer has to wait before a login to this account is looked at; `None`: not at all.
+    fn wait(&self, now: Instant, origin: Origin, account: &str) -> Option<Duration>;
+    /// A login was wrong. The same wrong answer again on the same connection is not told: it guesses nothing new.
+    fn refused(&self, now: Instant, origin: Origin, account: &str);
+    /// A login was right, for the first time on its connection.
+    fn proved(&self, now: Instant, origin: Origin, account: &str);
 }
 
 /// What one connection has proved so far.
@@ -54,6 +88,10 @@ pub enum Verdict {
 pub struct ConnectionLogin {
     /// Nonces that were valid on this connection, with the highest count seen, oldest first.
     nonces: Vec<(String, u32)>,
+    /// Who was proved last.
+    proved: Option<String>,
+    /// The header that was wrong last, hashed.
+    wrong: Option<[u8; 32]>,
 }
 
 /// Finds a user by name.
@@ -65,6 +103,7 @@ pub struct Verifier {
     nonces: Nonces,
     basic: bool,
     lookup: Box<Lookup>,
+    guard: Option<Arc<dyn Guard>>,
 }
 
 impl fmt::Debug for Verifier {
@@ -91,7 +130,14 @@ impl Verifier {
             nonces: Nonces::new(secret, epoch),
             basic,
             lookup: Box::new(lookup),
+            guard: None,
         }
+    }
+
+    /// With somebody who decides how often a peer may try.
+    pub fn guarded(mut self, guard: Arc<dyn Guard>) -> Self {
+        self.guard = Some(guard);
+        self
     }
 
     /// The realm.
@@ -119,34 +165,68 @@ impl Verifier {
     pub fn verify(
         &self,
         now: Instant,
-        peer: IpAddr,
+        origin: impl Into<Origin>,
         login: &mut ConnectionLogin,
         method: &str,
         uri: &str,
         authorization: Option<&str>,
     ) -> Verdict {
+        let origin = origin.into();
         let Some(value) = authorization else {
             return Verdict::Absent;
         };
-        match Authorization::parse(value) {
-            Ok(Authorization::Basic(given)) if self.basic => {
-                let right = match (self.lookup)(given.username()) {
-                    Some(Secret::Password(p)) => constant_time_eq(p.as_bytes(), given.password().as_bytes()),
-                    Some(Secret::Ha1 { md5, sha256 }) => {
-                        let (hash, is_sha) = sha256.map_or((md5, false), |h| (Some(h), true));
-                        let given = ha1(is_sha, given.username(), &self.realm, given.password());
-                        hash.is_some_and(|h| constant_time_eq(h.as_bytes(), given.as_bytes()))
-                    }
-                    None => false,
-                };
-                if right {
-                    Verdict::User(given.username().to_owned())
-                } else {
-                    Verdict::Refused
+        let Ok(read) = Authorization::parse(value) else {
+            return Verdict::Refused;
+        };
+        let account = match &read {
+            Authorization::Basic(given) => given.username().to_owned(),
+            Authorization::Digest(digest) => digest.username.clone(),
+        };
+        // Who is known on this connection is not made to wait for what others do.
+        let known = login.proved.as_ref() == Some(&account);
+        let guard = self.guard.as_ref();
+        if let Some(wait) = guard.filter(|_| !known).and_then(|g| g.wait(now, origin, &account)) {
+            return Verdict::Throttled(wait);
+        }
+        let verdict = match read {
+            Authorization::Basic(given) if self.basic => self.verify_basic(&given),
+            Authorization::Basic(_) => Verdict::Refused,
+            Authorization::Digest(digest) => self.verify_digest(now, origin.peer, login, method, uri, digest),
+        };
+        match &verdict {
+            Verdict::User(_) if !known => {
+                if let Some(guard) = guard {
+                    guard.proved(now, origin, &account);
+                }
+                login.proved = Some(account);
+            }
+            Verdict::Refused => {
+                let hash: [u8; 32] = Sha256::digest(value).into();
+                if login.wrong.replace(hash) != Some(hash)
+                    && let Some(guard) = guard
+                {
+                    guard.refused(now, origin, &account);
                 }
             }
-            Ok(Authorization::Digest(digest)) => self.verify_digest(now, peer, login, method, uri, digest),
-            _ => Verdict::Refused,
+            _ => {}
+        }
+        verdict
+    }
+
+    fn verify_basic(&self, given: &Credentials) -> Verdict {
+        let right = match (self.lookup)(given.username()) {
+            Some(Secret::Password(p)) => constant_time_eq(p.as_bytes(), given.password().as_bytes()),
+            Some(Secret::Ha1 { md5, sha256 }) => {
+                let (hash, is_sha) = sha256.map_or((md5, false), |h| (Some(h), true));
+                let given = ha1(is_sha, given.username(), &self.realm, given.password());
+                hash.is_some_and(|h| constant_time_eq(h.as_bytes(), given.as_bytes()))
+            }
+            None => false,
+        };
+        if right {
+            Verdict::User(given.username().to_owned())
+        } else {
+            Verdict::Refused
         }
     }
 

@@ -174,12 +174,11 @@ fn feed(tracks: &mut Tracks, message: &MediaMessage) {
 
 fn check(tracks: &mut Tracks) {
     use corenvr_media::{CodecParameters, VideoCodec};
-    let parameters = tracks.video_parameters().cloned();
     while let Some(unit) = tracks.poll_video() {
         assert!(!unit.data.is_empty());
-        if let Some(CodecParameters::Video(v)) = parameters.as_deref()
+        // Its own parameters: those of the stream may be of another codec by now.
+        if let Some(CodecParameters::Video(v)) = unit.parameters.as_deref()
             && matches!(v.codec, VideoCodec::H264 | VideoCodec::H265)
-            && unit.parameters.is_some()
         {
             assert!(split_lengths(&unit.data).all(|nal| nal.is_ok()));
         }

@@ -65,6 +65,7 @@ impl Pair {
                 ConnectionConfig {
                     verifier: Arc::new(verifier),
                     peer: [127, 0, 0, 1].into(),
+                    encrypted: false,
                     server: "test".into(),
                 },
             ),

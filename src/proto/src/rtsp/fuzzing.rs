@@ -100,7 +100,14 @@ pub fn auth_header(data: &[u8]) {
     let now = Instant::now();
     let verifier = auth::Verifier::new("r", [1; 32], now, true, |_| Some(auth::Secret::Password("p".into())));
     let mut login = auth::ConnectionLogin::default();
-    let _ = verifier.verify(now, [127, 0, 0, 1].into(), &mut login, "PLAY", "rtsp://h/", Some(&text));
+    let _ = verifier.verify(
+        now,
+        std::net::IpAddr::from([127, 0, 0, 1]),
+        &mut login,
+        "PLAY",
+        "rtsp://h/",
+        Some(&text),
+    );
     let once = auth::OneTimeVerifier::new("r", [1; 32], now);
     if let Ok(Some(login)) = auth::Login::parse(&text) {
         let verdict = once.verify(now, [127, 0, 0, 1].into(), "REGISTER", &login, "p", None);

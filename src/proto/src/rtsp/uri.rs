@@ -91,6 +91,14 @@ impl RequestUri {
         })
     }
 
+    /// The same with `rtsps` in front, whatever the client wrote: some write `rtsp` into requests that travel encrypted.
+    pub fn secured(&self) -> Self {
+        Self {
+            scheme: "rtsps",
+            ..self.clone()
+        }
+    }
+
     /// Host and port as the client wrote them; empty if the URI is a path only.
     pub fn authority(&self) -> &str {
         &self.authority
@@ -222,6 +230,10 @@ mod tests {
         assert_eq!(
             RequestUri::parse("RTSPS://u:p@h/cam").unwrap().to_string(),
             "rtsps://h/cam"
+        );
+        assert_eq!(
+            RequestUri::parse("rtsp://h/cam?a=b").unwrap().secured().to_string(),
+            "rtsps://h/cam?a=b"
         );
         assert!(segments("rtsp://h").is_empty());
     }

@@ -13,7 +13,7 @@ use super::{
     request::{self, Action},
 };
 use crate::{
-    auth::{ConnectionLogin, Verdict, hex},
+    auth::{ConnectionLogin, Origin, Verdict, hex},
     rtsp::{Decoder, Lower, Message, Request, Response, Role, StatusCode},
 };
 
@@ -193,10 +193,14 @@ impl Connection {
             return self.respond(id, Response::new(StatusCode::FORBIDDEN));
         }
         let stale = current.verdict == Verdict::Stale;
-        if current.verdict == Verdict::Refused {
+        if matches!(current.verdict, Verdict::Refused | Verdict::Throttled(_)) {
             self.login_failures += 1;
         }
         let mut response = Response::new(StatusCode::UNAUTHORIZED);
+        // RTSP has no status of its own for this; a player that asks again with a right password later is let in.
+        if let Verdict::Throttled(wait) = current.verdict {
+            response.headers.push("Retry-After", wait.as_secs().max(1).to_string());
+        }
         for challenge in self.config.verifier.challenges(now, self.config.peer, stale) {
             response.headers.push("WWW-Authenticate", challenge);
         }
@@ -271,9 +275,13 @@ impl Connection {
         }
         let queued = match self.check(request) {
             Ok((cseq, action, onvif_replay)) => {
+                let origin = Origin {
+                    peer: self.config.peer,
+                    encrypted: self.config.encrypted,
+                };
                 let verdict = self.config.verifier.verify(
                     now,
-                    self.config.peer,
+                    origin,
                     &mut self.login,
                     request.method.as_str(),
                     &request.uri,

@@ -36,6 +36,8 @@ pub struct ConnectionConfig {
     pub verifier: Arc<Verifier>,
     /// The player's address.
     pub peer: IpAddr,
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
     /// Server header.
     pub server: Arc<str>,
 }

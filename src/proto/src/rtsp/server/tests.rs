@@ -27,6 +27,7 @@ impl Player {
         let config = ConnectionConfig {
             verifier: Arc::new(verifier),
             peer: [192, 0, 2, 7].into(),
+            encrypted: false,
             server: "corenvr".into(),
         };
         Self {
