@@ -1,45 +1,118 @@
-//! A range of time from several segments as one finished Matroska file, without re-encoding.
+//! A range of time from several segments as one finished file, Matroska or MP4, without re-encoding.
 //!
-//! The file goes out front to back, header with Duration and Cues position first, so that it can be streamed to anyone: a first
-//! pass over the footage finds out how everything will lie, a second one writes it.
+//! A file is made in two passes. [`prepare`] reads the footage once and finds out where every byte will lie: from then on the
+//! size is known, and a strong entity tag. [`Prepared::write`] writes any part of the file, as often as wanted, reading only the
+//! segments that part is made of; both formats have everything a player needs at the front, so that a file plays while it is
+//! still on its way. The whole file and the sum of its parts are the same bytes.
+//!
+//! ```text
+//! head    MKV: header block with Duration and SeekHead    MP4: ftyp, moov, the head of mdat    kept in memory
+//! body    one piece for each cluster of the footage, at a place that is kept in memory         made anew from the segments
+//! tail    MKV: Cues and table                             MP4: nothing                         kept in memory
+//! ```
+//!
+//! **Memory.** Only tables grow with the footage: the segments' own, 24 bytes for each cluster, and of an MP4 its sample tables,
+//! 20 to 44 bytes a frame ([`FRAMES_MAX`] of them at most, which is a day of 25 pictures a second with sound; building them
+//! takes up to three times that for the moment). [`Prepared::memory`] tells. Besides, one cluster at a time is held.
+//!
+//! **Gaps.** The time line of a file is that of the wall clock: a moment in the file is its first moment plus the time since then,
+//! also behind a gap, over which a player shows the last picture before it. So picture and sound are in step everywhere, and a
+//! player's position is a time of day. [`Exported::gaps`] names the gaps.
 
 use std::{
-    fs::File,
     io::{self, Write},
-    path::{Path, PathBuf},
+    ops::Range,
+    path::PathBuf,
     sync::Arc,
 };
 
-use bytes::Bytes;
-use corenvr_media::{Frame, TimeRange, WallTime};
+use corenvr_media::{TimeRange, TrackId, WallTime};
+use sha2::{Digest, Sha256};
 
 use crate::{
-    SegmentHeader, SegmentMeta, SegmentWriter, Sink, WriteError,
-    archive::Progress,
-    mkv::{
-        file::{self, FileError},
-        reader::{ReadError, Timebase, parse_cluster, verify_cluster},
-        writer::Seal,
-    },
+    GapCause, SegmentHeader, SegmentMeta, WriteError,
+    archive::{Gap, Progress},
+    mkv::{file::FileError, reader::ReadError},
 };
+
+mod mkv;
+mod mp4;
+mod pass;
+
+use pass::{Footage, Place, Step, Window};
 
 /// Most damaged clusters that a report lists; more are only counted.
 const DAMAGED_MAX: usize = 1000;
-
 /// Files whose ends and starts are this near have no gap between them.
 const SEAM_US: i64 = 1_000_000;
+/// Most frames, of all tracks, in one MP4; a range with more is refused before anything is read ([`ExportError::TooLong`]).
+pub const FRAMES_MAX: u64 = 4_000_000;
+/// Most clusters of footage in one file, of either format; a range with more is refused likewise.
+pub const CLUSTERS_MAX: u64 = 1 << 20;
+/// Longest span of one MP4 in days, so that every time in it fits its field; a longer one is refused likewise.
+pub const SPAN_MAX_DAYS: i64 = 40;
+/// What an entity tag begins with: to be changed with the bytes that are written.
+const FORMAT_VERSION: u8 = 1;
 
-/// What was exported.
-#[derive(Debug, Default)]
+/// The kind of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Matroska, as the segments are: holds every codec.
+    Mkv,
+    /// ISO base media, for players that know nothing else.
+    Mp4,
+}
+
+impl Format {
+    /// The format of files that end so.
+    pub fn of_extension(extension: &str) -> Option<Self> {
+        [Self::Mkv, Self::Mp4].into_iter().find(|f| f.extension() == extension)
+    }
+
+    /// How such files end: `mkv`, `mp4`.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Mkv => "mkv",
+            Self::Mp4 => "mp4",
+        }
+    }
+
+    /// The media type (RFC 9559 section 27.3, RFC 4337).
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Mkv => "video/matroska",
+            Self::Mp4 => "video/mp4",
+        }
+    }
+}
+
+/// A track that the file does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The track.
+    pub track: TrackId,
+    /// Its codec, as people call it.
+    pub codec: &'static str,
+}
+
+/// What is in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exported {
     /// From the first frame to the moment after the last: begins at the key frame at or before the start asked for.
     pub range: Option<TimeRange>,
     /// What of it was not recorded as it happened, but fetched later from an archive of the camera's own.
     pub backfilled: Vec<TimeRange>,
+    /// Time inside the range without footage, over a second each.
+    pub gaps: Vec<Gap>,
+    /// Time inside the range that was recorded twice, because a clock was set back. A Matroska file has both by their times; in
+    /// an MP4, whose time cannot go back, what was recorded second is decoded after the first and presented at its own times.
+    pub overlaps: Vec<TimeRange>,
     /// Number of frames.
     pub frames: u64,
-    /// Bytes written.
+    /// Bytes of the whole file.
     pub bytes: u64,
+    /// Tracks whose codec the format cannot hold.
+    pub left_out: Vec<LeftOut>,
     /// Clusters whose checksum is wrong (their frames are in the file) or that cannot be read at all (their frames are not).
     pub damaged: Vec<(PathBuf, ReadError)>,
     /// Damaged clusters beyond those listed.
@@ -63,6 +136,24 @@ pub enum ExportError {
         /// What can be exported in one file each.
         ranges: Vec<TimeRange>,
     },
+    /// The footage does not fit one file.
+    #[error(
+        "the range holds more than {limit}, the most that one file can have: end it at {until} and export what follows as another file"
+    )]
+    TooLong {
+        /// Of what there is too much, with the number.
+        limit: String,
+        /// How far one file would go.
+        until: WallTime,
+    },
+    /// An MP4 cannot hold what was recorded.
+    #[error("{codec} {reason}: export it as .mkv, which holds everything that is recorded")]
+    NotInMp4 {
+        /// The codec.
+        codec: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A segment could not be read.
     #[error("{}: {source}", path.display())]
     Read {
@@ -71,13 +162,13 @@ pub enum ExportError {
         /// Why.
         source: FileError,
     },
-    /// The footage does not fit one file.
-    #[error("the range is too long for one file: {0}")]
+    /// The footage cannot be written as it is.
+    #[error("the footage does not fit one file: {0}")]
     Write(#[from] WriteError),
     /// The output could not be written.
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
-    /// A segment changed between the two passes.
+    /// A segment changed, or went, since the export was prepared.
     #[error("a recording changed while it was exported")]
     Changed,
     /// The caller wants no more.
@@ -90,252 +181,238 @@ fn list(ranges: &[TimeRange]) -> String {
     text.join(", ")
 }
 
-/// Counts bytes instead of keeping them.
-struct Counter(usize);
-
-impl Sink for Counter {
-    fn extend(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
-    }
-    fn len(&self) -> usize {
-        self.0
-    }
+/// What makes two exports the same without reading any footage: equal for calls whose file would be byte-identical as long as no
+/// segment is damaged on disk in between. Knows a growing segment by what is durable of it and in the range.
+pub fn identity(segments: &[Arc<SegmentMeta>], range: TimeRange, format: Format) -> Result<[u8; 32], ExportError> {
+    Ok(Footage::new(segments, range)?.identity(format).finalize().into())
 }
 
-/// Writes the footage of `range` to `out`. `segments` are those of one camera, ordered, as [`crate::Archive::segments`] gives them.
-/// `progress` sees the bytes read so far, in both passes, and ends the export by returning false.
-pub fn export(
+/// How many frames a file of this range would have, at most; of all tracks.
+pub fn frames(segments: &[Arc<SegmentMeta>], range: TimeRange) -> Result<u64, ExportError> {
+    Ok(Footage::new(segments, range)?.frames())
+}
+
+/// A file whose every byte is decided.
+#[derive(Debug)]
+pub struct Prepared {
+    format: Format,
+    footage: Footage,
+    header: SegmentHeader,
+    /// Which tracks the file has.
+    kept: Vec<bool>,
+    head: Vec<u8>,
+    /// Where the pieces of the body are, in order; offsets from the start of the file.
+    places: Vec<Place>,
+    body_end: u64,
+    tail: Vec<u8>,
+    contents: Exported,
+    etag: String,
+}
+
+/// The first pass over the footage of `range`. `segments` are those of one camera, ordered, as [`crate::Archive::segments`] gives
+/// them; of a growing one, what was durable then is exported. `progress` sees what was read in this pass, and ends it by returning
+/// false.
+pub fn prepare(
     segments: &[Arc<SegmentMeta>],
     range: TimeRange,
-    out: &mut impl Write,
+    format: Format,
     progress: &mut dyn FnMut(Progress) -> bool,
-) -> Result<Exported, ExportError> {
-    let segments: Vec<_> = segments
-        .iter()
-        .filter(|s| s.range().intersect(range).is_some())
-        .map(Arc::as_ref)
-        .collect();
-    let first = *segments.first().ok_or(ExportError::Empty(range))?;
-    one_set_of_parameters(&segments, range)?;
-    let start = start_of(first, range.start);
+) -> Result<Prepared, ExportError> {
+    let footage = Footage::new(segments, range)?;
     let header = SegmentHeader {
-        camera: first.key.camera.clone(),
-        start,
-        tracks: Arc::clone(&first.tracks),
+        camera: footage.first().key.camera.clone(),
+        start: footage.from,
+        tracks: Arc::clone(&footage.first().tracks),
         gap_before: None,
         backfilled_until: None,
     };
-    let mut job = Job {
-        segments: &segments,
-        from: start,
-        to: range.end,
-        progress,
-        state: Progress {
-            files: 0,
-            files_total: 2 * segments.len() as u64,
-            bytes: 0,
-        },
-        report: Exported::default(),
-        first_pass: true,
+    let mut survey = Survey {
+        hash: footage.identity(format),
+        places: Vec::new(),
+        contents: Exported::default(),
     };
-    let mut writer = SegmentWriter::new(header.clone())?;
-    let plain_header = writer.header_block().len();
-    let mut counter = Counter(0);
-    job.run(|frames| Ok(writer.flush(frames, &mut counter).map(drop)?))?;
-    if job.report.frames == 0 {
+    let laid = match format {
+        Format::Mkv => mkv::lay_out(&footage, &header, &mut survey, progress)?,
+        Format::Mp4 => mp4::lay_out(&footage, &header, &mut survey, progress)?,
+    };
+    let mut contents = survey.contents;
+    if contents.frames == 0 {
         return Err(ExportError::Empty(range));
     }
-    let plan = writer.seal();
-
-    let mut writer = SegmentWriter::new(header)?;
-    let mut head = writer.header_block().to_vec();
-    debug_assert_eq!(head.len(), plain_header);
-    head[..plan.header_block.len()].copy_from_slice(&plan.header_block);
-    out.write_all(&head).map_err(ExportError::Output)?;
-    let mut buffer: Vec<u8> = Vec::new();
-    job.first_pass = false;
-    job.run(|frames| {
-        buffer.clear();
-        writer.flush(frames, &mut buffer)?;
-        out.write_all(&buffer).map_err(ExportError::Output)
-    })?;
-    finish(out, &writer.seal(), &plan)?;
-    let mut report = job.report;
-    report.range = TimeRange::new(start, plan.end);
-    report.backfilled = backfilled(&segments, report.range.unwrap_or(range));
-    report.bytes = plan.final_size;
-    Ok(report)
+    let true_range = TimeRange {
+        start: footage.from,
+        end: laid.end.max(footage.from),
+    };
+    contents.range = Some(true_range);
+    contents.backfilled = footage.backfilled(true_range);
+    (contents.gaps, contents.overlaps) = footage.seams(true_range);
+    contents.left_out = laid.left_out;
+    contents.bytes = laid.body_end + laid.tail.len() as u64;
+    survey.hash.update(contents.bytes.to_le_bytes());
+    Ok(Prepared {
+        format,
+        kept: (0..header.tracks.len())
+            .map(|i| contents.left_out.iter().all(|l| usize::from(l.track.0) != i))
+            .collect(),
+        header,
+        head: laid.head,
+        places: survey.places,
+        body_end: laid.body_end,
+        tail: laid.tail,
+        etag: etag(&survey.hash.finalize()),
+        contents,
+        footage,
+    })
 }
 
-fn finish(out: &mut impl Write, seal: &Seal, plan: &Seal) -> Result<(), ExportError> {
-    if seal != plan {
-        return Err(ExportError::Changed);
-    }
-    out.write_all(&seal.append).map_err(ExportError::Output)?;
-    out.flush().map_err(ExportError::Output)
+fn etag(hash: &[u8]) -> String {
+    let half = hash.iter().take(16).fold(0u128, |n, &b| n << 8 | u128::from(b));
+    format!("\"{half:032x}\"")
 }
 
-/// Where the footage is back-filled; files that follow each other are one range.
-fn backfilled(segments: &[&SegmentMeta], range: TimeRange) -> Vec<TimeRange> {
-    let mut ranges: Vec<TimeRange> = Vec::new();
-    let mut follows = false;
-    for s in segments {
-        let Some(cut) = s.range().intersect(range).filter(|_| s.backfilled) else {
-            follows = false;
-            continue;
-        };
-        match ranges.last_mut() {
-            Some(last) if follows && cut.start.micros_since(last.end) <= SEAM_US => last.end = cut.end,
-            _ => ranges.push(cut),
-        }
-        follows = true;
-    }
-    ranges
+/// What the first pass finds out, whatever the format.
+struct Survey {
+    hash: Sha256,
+    places: Vec<Place>,
+    contents: Exported,
 }
 
-/// The time of the key frame at or before `from`; where the recording has none before, `from`, since sound may come before the first picture.
-fn start_of(first: &SegmentMeta, from: WallTime) -> WallTime {
-    match first.table.key_at_or_before(from) {
-        Some(i) => first.table.keys[i].time,
-        None => from.max(first.key.start),
-    }
+/// How a file will lie.
+struct LaidOut {
+    head: Vec<u8>,
+    body_end: u64,
+    tail: Vec<u8>,
+    /// The moment after the last frame.
+    end: WallTime,
+    left_out: Vec<LeftOut>,
 }
 
-fn one_set_of_parameters(segments: &[&SegmentMeta], range: TimeRange) -> Result<(), ExportError> {
-    let mut ranges: Vec<TimeRange> = Vec::new();
-    let mut last: Option<&SegmentMeta> = None;
-    for s in segments {
-        let Some(cut) = s.range().intersect(range) else {
-            continue;
-        };
-        match (last, ranges.last_mut()) {
-            (Some(l), Some(r)) if l.tracks == s.tracks => r.end = r.end.max(cut.end),
-            _ => ranges.push(cut),
-        }
-        last = Some(s);
-    }
-    match ranges.get(1) {
-        Some(second) => Err(ExportError::ParametersChange {
-            at: second.start,
-            ranges,
-        }),
-        None => Ok(()),
-    }
-}
-
-struct Job<'a> {
-    segments: &'a [&'a SegmentMeta],
-    from: WallTime,
-    to: WallTime,
-    progress: &'a mut dyn FnMut(Progress) -> bool,
-    state: Progress,
-    report: Exported,
-    first_pass: bool,
-}
-
-impl Job<'_> {
-    /// Hands the frames of the range to `take`, one cluster's at a time.
-    fn run(&mut self, mut take: impl FnMut(&[Frame]) -> Result<(), ExportError>) -> Result<(), ExportError> {
-        let mut cut = Cut::new(self.from, self.to);
-        for s in self.segments {
-            let read = |source| ExportError::Read {
-                path: s.path.clone(),
-                source,
-            };
-            let f = File::open(&s.path).map_err(|e| read(e.into()))?;
-            let time = Timebase::new(s.key.start, &s.tracks);
-            cut.has_video = time.has_video();
-            let from = s
-                .table
-                .keys
-                .iter()
-                .rfind(|k| k.time <= self.from)
-                .and_then(|k| s.table.cluster_at(k.block))
-                .unwrap_or(0);
-            for c in &s.table.clusters[from..] {
-                if c.last < self.from || c.first >= self.to {
-                    continue;
-                }
-                let bytes = Bytes::from(file::read_exact(&f, c.offset, c.len as usize).map_err(read)?);
-                let frames = self.parse(&bytes, c.offset, &time, &s.path);
-                let frames = cut.apply(frames, &time);
-                if !frames.is_empty() {
-                    take(&frames)?;
-                }
-                if self.first_pass {
-                    self.report.frames += frames.len() as u64;
-                }
-                self.state.bytes += u64::from(c.len);
-                if !(self.progress)(self.state) {
-                    return Err(ExportError::Stopped);
-                }
-            }
-            self.state.files += 1;
-        }
-        Ok(())
-    }
-
-    /// The frames of a cluster; none, and a note in the report, if it cannot be read.
-    fn parse(&mut self, bytes: &Bytes, at: u64, time: &Timebase, path: &Path) -> Vec<Frame> {
-        let (frames, error) = match parse_cluster(bytes, at, time) {
-            Ok(frames) => (frames, verify_cluster(bytes, at).err()),
-            Err(e) => (Vec::new(), Some(e)),
-        };
-        if let (true, Some(e)) = (self.first_pass, error) {
-            if self.report.damaged.len() < DAMAGED_MAX {
-                self.report.damaged.push((path.to_owned(), e));
+impl Survey {
+    /// Notes one cluster of the footage whose piece begins at `at`.
+    fn note(&mut self, step: &Step<'_>, at: u64) {
+        self.hash.update(step.sum.to_le_bytes());
+        if let Some(e) = step.damage {
+            self.hash.update([1]);
+            if self.contents.damaged.len() < DAMAGED_MAX {
+                self.contents.damaged.push((step.path.to_owned(), e));
             } else {
-                self.report.damaged_more += 1;
+                self.contents.damaged_more += 1;
             }
         }
-        frames
+        if !step.frames.is_empty() {
+            self.contents.frames += step.frames.len() as u64;
+            self.places.push(Place {
+                segment: step.segment,
+                cluster: step.cluster,
+                at,
+                sum: step.sum,
+                clean: step.clean,
+            });
+        }
     }
 }
 
-/// Which frames are in the range. Frames come in decode order, so one that is shown after the end may be needed by one before
-/// it: it is held until that is known.
-struct Cut {
-    from: WallTime,
-    to: WallTime,
-    has_video: bool,
-    begun: bool,
-    held: Vec<Frame>,
-}
-
-impl Cut {
-    const fn new(from: WallTime, to: WallTime) -> Self {
-        Self {
-            from,
-            to,
-            has_video: false,
-            begun: false,
-            held: Vec::new(),
-        }
+impl Prepared {
+    /// What the file holds.
+    pub const fn contents(&self) -> &Exported {
+        &self.contents
     }
 
-    fn apply(&mut self, frames: Vec<Frame>, time: &Timebase) -> Vec<Frame> {
-        let mut taken = Vec::with_capacity(frames.len());
-        for f in frames {
-            let video = time.is_video(f.track);
-            self.begun |= !self.has_video || (video && f.key && f.time >= self.from);
-            // Pictures that need one from before the range.
-            if f.time < self.from || (video && !self.begun) {
-                continue;
-            }
-            if f.time >= self.to {
-                self.held.push(f);
-                continue;
-            }
-            if self.held.iter().any(|h| h.track == f.track) {
-                let (mut now, later): (Vec<_>, _) = self.held.drain(..).partition(|h| h.track == f.track);
-                self.held = later;
-                taken.append(&mut now);
-            }
-            taken.push(f);
+    /// Bytes of the whole file.
+    pub const fn bytes(&self) -> u64 {
+        self.contents.bytes
+    }
+
+    /// A strong entity tag (RFC 9110 section 8.8.3), with its quotes: the same as long as the file would be byte for byte the same.
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+
+    /// The kind of file.
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Bytes of memory that it takes while it is kept.
+    pub fn memory(&self) -> usize {
+        let tables: usize = self.footage.segments.iter().map(|s| table_memory(s)).sum();
+        self.head.len() + self.tail.len() + self.places.len() * size_of::<Place>() + tables
+    }
+
+    /// Writes the bytes `range` of the file; what reaches behind its end is not there to be written. `progress` sees what was read
+    /// for it, and ends it by returning false.
+    pub fn write(
+        &self,
+        range: Range<u64>,
+        out: &mut impl Write,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<(), ExportError> {
+        let mut window = Window::new(out, range.start..range.end.min(self.bytes()));
+        window.put(&self.head)?;
+        if window.wants(self.body_end) && window.range.start < self.body_end {
+            self.write_body(&mut window, progress)?;
         }
-        taken
+        window.at = self.body_end;
+        window.put(&self.tail)?;
+        window.out.flush().map_err(ExportError::Output)
+    }
+
+    /// Makes the pieces anew, from the last place at or before the first byte asked for at which the footage can be entered.
+    fn write_body<W: Write>(
+        &self,
+        window: &mut Window<'_, W>,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<(), ExportError> {
+        let before = self.places.partition_point(|p| p.at <= window.range.start);
+        let entry = self.places[..before].iter().rposition(|p| p.clean);
+        let mut next = entry.unwrap_or(0);
+        let Some(first) = self.places.get(next) else {
+            return Ok(());
+        };
+        window.at = first.at;
+        let mut pieces = match self.format {
+            Format::Mkv => Pieces::Mkv(Box::new(mkv::Pieces::new(&self.header, first.at)?)),
+            Format::Mp4 => Pieces::Mp4(&self.kept),
+        };
+        self.footage
+            .walk(entry.map(|i| self.places[i]), progress, &mut |step| {
+                if step.frames.is_empty() {
+                    return Ok(true);
+                }
+                let place = self.places.get(next).ok_or(ExportError::Changed)?;
+                let same = (place.segment, place.cluster, place.sum) == (step.segment, step.cluster, step.sum);
+                if !same || window.at != place.at {
+                    return Err(ExportError::Changed);
+                }
+                next += 1;
+                match &mut pieces {
+                    Pieces::Mkv(p) => window.put(p.piece(step.frames)?)?,
+                    Pieces::Mp4(kept) => mp4::write_piece(step.frames, kept, window)?,
+                }
+                Ok(window.wants(self.body_end))
+            })?;
+        let complete = next == self.places.len() && window.at == self.body_end;
+        if complete || window.at >= window.range.end {
+            Ok(())
+        } else {
+            Err(ExportError::Changed)
+        }
     }
 }
+
+enum Pieces<'a> {
+    Mkv(Box<mkv::Pieces>),
+    Mp4(&'a [bool]),
+}
+
+fn table_memory(s: &SegmentMeta) -> usize {
+    size_of::<SegmentMeta>()
+        + s.table.clusters.capacity() * size_of::<crate::ClusterSpan>()
+        + s.table.keys.capacity() * size_of::<crate::KeyFrame>()
+}
+
+/// The cause of a gap before a segment that says none.
+const NO_CAUSE: GapCause = GapCause::Unknown;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -175,6 +175,8 @@ pub struct SegmentWriter {
     cues: Vec<(u64, u64)>,
     extent: Extent,
     end_max: Option<WallTime>,
+    /// Clusters with a key frame lie before those that are written.
+    entered: bool,
 }
 
 /// A run of frames that fits one cluster.
@@ -230,6 +232,7 @@ impl SegmentWriter {
             cues: Vec::new(),
             extent: Extent::default(),
             end_max: None,
+            entered: false,
         })
     }
 
@@ -246,6 +249,7 @@ impl SegmentWriter {
             cues: Vec::new(),
             extent,
             end_max: None,
+            entered: false,
         };
         let mut keys = table.keys.iter().peekable();
         for c in &table.clusters {
@@ -264,6 +268,13 @@ impl SegmentWriter {
             w.note(&info);
         }
         w
+    }
+
+    /// Goes on at byte `position` of a file whose clusters before it are not known here: to write a part of the middle again.
+    /// The file cannot be sealed then.
+    pub(crate) fn enter(&mut self, position: u64) {
+        self.entered |= position > self.position;
+        self.position = position;
     }
 
     /// The header block, to be written at the start of the file; a multiple of 4096 bytes.
@@ -323,7 +334,7 @@ impl SegmentWriter {
     /// Checks every frame and cuts the flush into clusters. Changes nothing.
     fn plan(&self, frames: &[Frame]) -> Result<Vec<Group>, WriteError> {
         let mut groups: Vec<Group> = Vec::with_capacity(1);
-        let mut video_seen = !self.table.keys.is_empty();
+        let mut video_seen = self.entered || !self.table.keys.is_empty();
         let mut keys = self.table.keys.len();
         for (i, f) in frames.iter().enumerate() {
             if usize::from(f.track.0) >= self.time.tracks() {
