@@ -8,7 +8,7 @@ use std::{
 use corenvr_media::CameraName;
 use corenvr_shard::{
     ShardId,
-    channel::{OneshotReceiver, OneshotSender, Receiver, Sender, TrySendError, bounded, oneshot},
+    channel::{OneshotReceiver, OneshotSender, Receiver, Sender, TrySendError, bounded_named, oneshot},
 };
 use corenvr_store::live::Subscribe;
 
@@ -80,7 +80,7 @@ impl RecorderHandle {
     pub fn new(shards: u16) -> (Self, Inboxes) {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards.max(1))
             .map(|_| {
-                let (tx, rx) = bounded(INBOX_MAX);
+                let (tx, rx) = bounded_named("recorder", INBOX_MAX);
                 (tx, Some(Inbox(rx)))
             })
             .unzip();

@@ -13,6 +13,7 @@ mod handle;
 mod ingest;
 mod links;
 mod live;
+pub mod load;
 mod owner;
 mod pipeline;
 mod probe;

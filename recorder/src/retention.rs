@@ -84,7 +84,7 @@ pub struct RetentionInbox(Receiver<Request>);
 
 /// A handle and the inbox that [`run`] serves.
 pub fn channel() -> (RetentionHandle, RetentionInbox) {
-    let (tx, rx) = channel::bounded(REQUESTS_MAX);
+    let (tx, rx) = channel::bounded_named("retention", REQUESTS_MAX);
     (RetentionHandle(tx), RetentionInbox(rx))
 }
 

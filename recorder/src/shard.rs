@@ -9,7 +9,7 @@ use std::{
 };
 
 use corenvr_media::{CameraName, WallTime};
-use corenvr_shard::{Class, ShardContext, Stop, Task, Worker, channel::OneshotSender, spawn};
+use corenvr_shard::{Class, ShardContext, Stop, Task, TaskName, Worker, channel::OneshotSender, spawn};
 use corenvr_store::{
     Archive, GapCause,
     live::{LiveItem, Subscribe},
@@ -23,6 +23,7 @@ use crate::{
     handle::Command,
     links::{Links, ShardLinks},
     live::Live,
+    load::DiskLoad,
     retention::RetentionHandle,
     writer::{Budget, Disk, Queue},
 };
@@ -34,6 +35,8 @@ pub struct Storage {
     pub path: PathBuf,
     /// Its archive, on the thread that owns it.
     pub archive: Worker<Archive>,
+    /// What it takes to write to it.
+    pub load: Arc<DiskLoad>,
 }
 
 /// Runs the cameras of one shard until `ctx.stop` is requested; returns when every open segment is sealed.
@@ -136,9 +139,13 @@ impl Shard {
             }
             Command::StopBackfill(name, reply) => match self.slot(&name).cloned() {
                 None => reply.send(false),
-                Some(slot) => spawn(Class::Maintenance, format!("{name} backfill stop"), async move {
-                    reply.send(slot.end_backfill().await);
-                })
+                Some(slot) => spawn(
+                    Class::Maintenance,
+                    TaskName::of_camera(&name, "backfill stop"),
+                    async move {
+                        reply.send(slot.end_backfill().await);
+                    },
+                )
                 .detach(),
             },
         }
@@ -178,7 +185,11 @@ impl Shard {
             disks: self.disks.clone(),
             slot: slot.clone(),
         };
-        let task = spawn(Class::Recording, format!("{} camera", camera.name), runner.run());
+        let task = spawn(
+            Class::Recording,
+            TaskName::of_camera(&camera.name, "camera"),
+            runner.run(),
+        );
         self.slots.insert(camera.name.clone(), (slot, task));
         Ok(())
     }

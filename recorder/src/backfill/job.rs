@@ -12,7 +12,7 @@ use corenvr_proto::gb28181::{
     sdp::{MediaTransport, SessionKind, UnixRange},
     url::Gb28181Url,
 };
-use corenvr_shard::{Class, Stop, spawn, time::sleep};
+use corenvr_shard::{Class, Stop, TaskName, spawn, time::sleep};
 
 use super::{
     BackfillReport, BackfillSpan, BackfillState, SpanReport,
@@ -68,7 +68,7 @@ impl Job {
     /// Begins to fill the spans.
     pub fn start(plan: Plan, spans: Vec<BackfillSpan>) -> Rc<Self> {
         let job = Self::new(plan.camera.clone(), spans.len());
-        let name = format!("{} backfill", plan.camera);
+        let name = TaskName::of_camera(&plan.camera, "backfill");
         let running = job.clone();
         spawn(Class::Maintenance, name, async move {
             let ending = Ending(running.clone());
@@ -212,7 +212,7 @@ impl Job {
             told.clone(),
             sync,
         );
-        let name = format!("{} backfill writer", plan.camera);
+        let name = TaskName::of_camera(&plan.camera, "backfill writer");
         let writing = spawn(Class::Maintenance, name, writer.backfilling(backfill).run());
         let line = Line::new(window, plan.config.segment.as_micros() as i64);
         let filling = Filling::new(line, queue.clone(), told.clone(), plan.config.silence);
@@ -278,16 +278,20 @@ async fn invite(target: Target, reach: Reach, filling: Filling, told: Rc<Told>, 
     let (ended, session_stop) = (Rc::new(Cell::new(false)), own.clone());
     let watch = {
         let (ended, told) = (ended.clone(), told.clone());
-        spawn(Class::Maintenance, format!("{} watch", target.camera), async move {
-            let mut waited = Duration::ZERO;
-            while !ended.get() {
-                if stop.is_requested() || (!told.invited.get() && waited >= WAIT_MAX) {
-                    own.request();
+        spawn(
+            Class::Maintenance,
+            TaskName::of_camera(&target.camera, "watch"),
+            async move {
+                let mut waited = Duration::ZERO;
+                while !ended.get() {
+                    if stop.is_requested() || (!told.invited.get() && waited >= WAIT_MAX) {
+                        own.request();
+                    }
+                    sleep(LOOK_EVERY).await;
+                    waited += LOOK_EVERY;
                 }
-                sleep(LOOK_EVERY).await;
-                waited += LOOK_EVERY;
-            }
-        })
+            },
+        )
     };
     let end = gb28181::run(&target, &reach, filling, &session_stop).await;
     ended.set(true);

@@ -303,6 +303,7 @@ fn plan(root: &Path, archive: Worker<Archive>) -> Plan {
     let storage = Storage {
         path: root.to_owned(),
         archive,
+        load: Arc::default(),
     };
     let config = RecorderConfig {
         segment: Duration::from_secs(5),

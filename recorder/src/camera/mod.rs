@@ -18,7 +18,7 @@ use corenvr_proto::{
     rtsp::{CameraUrl, Lower},
 };
 use corenvr_shard::{
-    Class, Stop, spawn,
+    Class, Stop, TaskName, spawn,
     time::{timeout, wall_now_micros},
 };
 use corenvr_store::GapCause;
@@ -92,7 +92,7 @@ pub(crate) async fn run(
 ) {
     let writer = spawn(
         Class::Recording,
-        format!("{} writer", config.name),
+        TaskName::of_camera(&config.name, "writer"),
         write(recorder.clone(), disk, shared.clone()),
     );
     let camera = Camera {
@@ -131,7 +131,11 @@ async fn write(recorder: Rc<RecorderConfig>, disk: Rc<Disk>, shared: Rc<Shared>)
             }
             writer = writer.resume(open.parameters);
         }
-        let task = spawn(Class::Recording, format!("{} segments", shared.name), writer.run());
+        let task = spawn(
+            Class::Recording,
+            TaskName::of_camera(&shared.name, "segments"),
+            writer.run(),
+        );
         match task.await {
             Ok(()) => return,
             Err(panicked) => {
@@ -193,7 +197,7 @@ impl Camera {
         };
         self.shared.note_connect();
         let (sink, stop) = (shared::Recording(self.shared.clone()), self.stop.clone());
-        let name = self.config.name.to_string();
+        let name = TaskName::of_camera(&self.config.name, "ingest");
         let task = match &self.config.source {
             Source::Rtsp(url) => {
                 let target = self.rtsp_target(url, memory);

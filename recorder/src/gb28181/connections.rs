@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use corenvr_proto::gb28181::platform::{ConnectionId, Route, Transmit};
 use corenvr_shard::{
-    channel::{Receiver, Sender, bounded},
+    channel::{Receiver, Sender, bounded_named},
     net::{Stream, UdpSender},
     time::timeout,
 };
@@ -58,7 +58,7 @@ impl Outlets {
     pub fn add_connection(&mut self) -> (ConnectionId, Orders) {
         self.next += 1;
         let id = ConnectionId(self.next);
-        let (sender, receiver) = bounded(WAITING_MAX);
+        let (sender, receiver) = bounded_named("sip-connections", WAITING_MAX);
         self.connections.insert(id, sender);
         (id, Orders(receiver))
     }

@@ -13,7 +13,7 @@ use corenvr_proto::gb28181::{
     sdp::{self, MediaTransport, SessionKind, StreamChoice},
     url::Gb28181Url,
 };
-use corenvr_shard::channel::{Receiver, Sender, bounded};
+use corenvr_shard::channel::{Receiver, Sender, bounded_named};
 
 /// Requests of all cameras that may wait for the server. One more fails, and its camera tries again.
 const ASKS_MAX: usize = 8192;
@@ -32,7 +32,7 @@ pub struct SignallingInbox(pub(super) Receiver<Ask>);
 
 /// One way to the server, and the inbox that [`super::Server::start`] takes.
 pub fn signalling() -> (Signalling, SignallingInbox) {
-    let (asks, inbox) = bounded(ASKS_MAX);
+    let (asks, inbox) = bounded_named("gb28181-cameras", ASKS_MAX);
     let signalling = Signalling {
         asks,
         next: Arc::default(),
@@ -120,7 +120,7 @@ impl Signalling {
     /// Begins to wait for a device or channel.
     pub(crate) fn open(&self, url: &Gb28181Url) -> Result<Link, LinkError> {
         let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
-        let (tell, told) = bounded(TOLD_MAX);
+        let (tell, told) = bounded_named("gb28181-links", TOLD_MAX);
         let link = Link {
             id,
             asks: self.asks.clone(),

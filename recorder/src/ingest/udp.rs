@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use corenvr_shard::{
-    Class, Task,
+    Class, Task, TaskName,
     net::{UdpSender, UdpSocket},
     spawn,
 };
@@ -70,7 +70,7 @@ impl PortPair {
         let into = media.clone();
         let rtp = spawn(
             Class::Recording,
-            format!("{camera} rtp"),
+            TaskName::of_camera(&camera, "rtp"),
             receive(self.rtp, from, move |now, data| {
                 into.borrow_mut().rtp(now, stream, data);
             }),
@@ -78,7 +78,7 @@ impl PortPair {
         let into = media.clone();
         let rtcp = spawn(
             Class::Recording,
-            format!("{camera} rtcp"),
+            TaskName::of_camera(&camera, "rtcp"),
             receive(self.rtcp, from, move |now, data| {
                 into.borrow_mut().rtcp(now, stream, &data);
             }),

@@ -21,7 +21,7 @@ use corenvr_proto::rtmp::{
 };
 use corenvr_shard::{
     Class,
-    channel::{Receiver, Sender, TrySendError, bounded},
+    channel::{Receiver, Sender, TrySendError, bounded_named},
     net::DetachedStream,
     spawn,
 };
@@ -109,7 +109,7 @@ impl Publishers {
 
     /// Waits for publishers with this key from now on, on behalf of a camera. `Err` with the camera that does so already.
     pub(crate) fn register(&self, key: &StreamKey, camera: &CameraName) -> Result<Registration, CameraName> {
-        let (arrivals, receiver) = bounded(ARRIVALS_MAX);
+        let (arrivals, receiver) = bounded_named("rtmp-publishers", ARRIVALS_MAX);
         let mut expected = lock(&self.0.expected);
         if let Some(other) = expected.get(key.digest()) {
             return Err(other.camera.clone());

@@ -241,6 +241,7 @@ async fn serve(stream: Stream, script: Script, log: Rc<Log>) {
     let config = ConnectionConfig {
         verifier: Arc::new(verifier),
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        encrypted: false,
         server: "scripted".into(),
     };
     let mut served = Served {

@@ -43,6 +43,7 @@ impl Recorder {
                 Storage {
                     path: path.to_path_buf(),
                     archive: Worker::start("archive", 1024, archive).unwrap().0,
+                    load: Arc::default(),
                 }
             })
             .collect();
@@ -188,6 +189,7 @@ async fn reopen(path: &Path) -> Storage {
     Storage {
         path: path.to_path_buf(),
         archive: Worker::start("archive", 1024, archive).unwrap().0,
+        load: Arc::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use corenvr_shard::{
-    Class,
+    Class, TaskName,
     channel::{OneshotSender, oneshot},
     file::{AppendFile, sync_file_system},
     spawn,
@@ -76,11 +76,9 @@ impl Disk {
         self.waiting.borrow_mut().push(done);
         if !self.flushing.replace(true) {
             let disk = self.clone();
-            spawn(
-                Class::Recording,
-                "disk flush",
-                async move { disk.flush_waiting().await },
-            )
+            spawn(Class::Recording, TaskName::of_no_camera("disk flush"), async move {
+                disk.flush_waiting().await;
+            })
             .detach();
         }
         match result.await {
@@ -130,6 +128,7 @@ mod tests {
             let storage = Storage {
                 path: dir.path().join("archive"),
                 archive: Worker::start("archive", 16, archive).unwrap().0,
+                load: std::sync::Arc::default(),
             };
             let disk = Disk::new(0, storage.clone(), retention::channel().0);
             let mut files = Vec::new();

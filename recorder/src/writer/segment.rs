@@ -1,6 +1,6 @@
 //! One open segment: its file and what goes into it. Every method that fails leaves a file that must not be written again.
 
-use std::{io, rc::Rc};
+use std::{io, rc::Rc, time::Instant};
 
 use corenvr_media::{Frame, WallTime};
 use corenvr_shard::{
@@ -124,9 +124,14 @@ impl Segment {
         if end > self.file.reserved() {
             self.file.reserve(end.next_multiple_of(RESERVE_STEP)).await;
         }
-        self.file.write_at(sink.0, at).await?;
+        let begun = Instant::now();
+        let written = match self.file.write_at(sink.0, at).await {
+            Ok(()) => self.disk.sync(&self.file).await,
+            failed => failed,
+        };
+        self.disk.storage.load.note(begun.elapsed(), end - at, written.is_ok());
+        written?;
         self.header_written = true;
-        self.disk.sync(&self.file).await?;
         let key = self.key.clone();
         let noted = ask(&self.disk, move |a| {
             clusters.iter().try_for_each(|c| a.cluster_durable(&key, c))

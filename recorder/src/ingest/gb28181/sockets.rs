@@ -14,7 +14,7 @@ use std::{
 use bytes::BytesMut;
 use corenvr_proto::gb28181::{media::TcpFraming, sdp::MediaTransport};
 use corenvr_shard::{
-    Class, Task, TaskPanicked,
+    Class, Task, TaskName, TaskPanicked,
     net::{Listener, Stream, UdpSender, UdpSocket},
     spawn,
     time::timeout,
@@ -100,7 +100,7 @@ impl Sockets {
         allowed: &[IpAddr],
         media: &Rc<RefCell<Media<U>>>,
     ) -> Result<Flow, End> {
-        let name = |what: &str| format!("{} {what}", target.camera);
+        let name = |what: &str| TaskName::of_camera(&target.camera, what);
         let mut flow = Flow {
             tasks: Vec::new(),
             datagrams: None,
