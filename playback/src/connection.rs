@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use corenvr_media::WallTime;
+use corenvr_media::{CameraName, WallTime};
 use corenvr_proto::rtsp::{
     Lower, RequestUri, Response, StatusCode, Transport,
     server::{self, CloseReason, Connection, ConnectionConfig, Incoming, ServerEvent, SessionId, reply},
@@ -19,7 +19,7 @@ use corenvr_shard::{net::Stream, time};
 use futures::future::{Either, select};
 
 use crate::{
-    access::{Access, Action},
+    access::{Access, Action, Seen, Viewer, Watched},
     clients::Client,
     description::Described,
     outlet::Outlet,
@@ -29,6 +29,8 @@ use crate::{
     session::{Asker, Session},
     stats::{SessionIdentity, SessionKind, count},
     transport::{OUTBOX_BYTES_MAX, Outbox},
+    wake::{Flag, unless},
+    watch::Watch,
 };
 
 /// While so much waits to be written, no request is read.
@@ -46,7 +48,13 @@ struct Conversation {
     local: SocketAddr,
     /// The presentation asked about last, which is what a SETUP means.
     described: Option<Rc<Described>>,
+    /// The connection is encrypted: nothing may leave beside it, and its URLs are rtsps.
+    secure: bool,
     sessions: Vec<Session>,
+    /// Set when a session of this connection may not go on.
+    revoked: Rc<Flag>,
+    /// What was refused to a user, so that it is told once.
+    refused: Option<(CameraName, Action)>,
     closed: bool,
 }
 
@@ -69,6 +77,7 @@ pub async fn serve(shared: Rc<Shared>, mut stream: Stream) {
     let config = ConnectionConfig {
         verifier: shared.config.login.clone(),
         peer: peer.ip(),
+        encrypted: stream.is_tls(),
         server: shared.name.clone(),
     };
     let mut conversation = Conversation {
@@ -76,13 +85,20 @@ pub async fn serve(shared: Rc<Shared>, mut stream: Stream) {
         outbox: Outbox::new(stream.clone()),
         peer,
         local: canonical(stream.local_addr()),
+        secure: stream.is_tls(),
         described: None,
         sessions: Vec::new(),
+        revoked: Rc::default(),
+        refused: None,
         closed: false,
         shared,
     };
-    if let Err(error) = conversation.run(&mut stream).await {
-        tracing::debug!(%peer, %error, "a connection ended");
+    let revoked = conversation.revoked.clone();
+    match unless(&revoked, conversation.run(&mut stream)).await {
+        Some(Err(error)) => tracing::debug!(%peer, %error, "a connection ended"),
+        Some(Ok(())) => {}
+        // Nothing more is sent, not even what waits.
+        None => return,
     }
     drop(time::timeout(FAREWELL, conversation.outbox.flush()).await);
 }
@@ -115,7 +131,7 @@ impl Conversation {
             pending().await
         };
         let flush = async {
-            if self.outbox.len() > 0 {
+            if self.outbox.is_waiting() {
                 return self.outbox.flush().await;
             }
             pending().await
@@ -240,9 +256,10 @@ impl Conversation {
         found.ok_or_else(|| Refusal::Answer(Response::new(StatusCode::SESSION_NOT_FOUND)))
     }
 
-    fn resource(&self, incoming: &Incoming, uri: &RequestUri) -> Result<Resource, Refusal> {
+    fn resource(&mut self, incoming: &Incoming, uri: &RequestUri) -> Result<Resource, Refusal> {
         let now = WallTime::from_micros(time::wall_now_micros());
-        let resource = Resource::parse(uri, now, &self.shared.config.channels)?;
+        let secured = self.secure.then(|| uri.secured());
+        let resource = Resource::parse(secured.as_ref().unwrap_or(uri), now, &self.shared.config.channels)?;
         let action = match resource.what {
             What::Live => Action::Live,
             What::Archive(..) | What::Still(..) | What::Replay => Action::Playback,
@@ -254,7 +271,29 @@ impl Conversation {
         {
             Access::Allow => Ok(resource),
             Access::NeedLogin => Err(Refusal::Login),
-            Access::Forbid => Err(Response::new(StatusCode::FORBIDDEN).into()),
+            Access::Forbid => {
+                self.tell_refused(incoming, action, resource.camera);
+                Err(Response::new(StatusCode::FORBIDDEN).into())
+            }
+        }
+    }
+
+    fn viewer(&self, incoming: &Incoming) -> Viewer {
+        Viewer::new(incoming.user.clone(), self.peer.ip(), self.secure)
+    }
+
+    fn tell_refused(&mut self, incoming: &Incoming, action: Action, camera: CameraName) {
+        let refused = Some((camera, action));
+        if self.refused == refused {
+            return;
+        }
+        self.refused = refused;
+        if let Some((camera, action)) = &self.refused {
+            self.shared.gate.note(&Watched {
+                viewer: &self.viewer(incoming),
+                camera,
+                seen: Seen::Refused(*action),
+            });
         }
     }
 
@@ -317,7 +356,7 @@ impl Conversation {
     }
 
     /// The first transport that can be served, with channels that are free. What is not paced needs the flow control of TCP: over UDP it
-    /// would be lost on the way. Players that are answered 461 try TCP.
+    /// would be lost on the way. Over TLS there is TCP alone: datagrams would leave unencrypted. Players that are answered 461 try TCP.
     fn choose(
         &mut self,
         transports: &[Transport],
@@ -339,7 +378,7 @@ impl Conversation {
                     };
                     return Ok(Transport::tcp(rtp));
                 }
-                Lower::Udp if !paced => {}
+                Lower::Udp if !paced || self.secure => {}
                 Lower::Udp => {
                     if let Some((rtp, rtcp)) = transport.client_port.filter(|p| p.0 != 0 && p.1 != 0) {
                         return Ok(Transport::udp(rtp, rtcp));
@@ -371,14 +410,22 @@ impl Conversation {
                 What::Archive(..) | What::Still(..) | What::Replay => SessionKind::Archive,
             },
             transport: match lower {
+                Lower::Tcp if self.secure => "tls",
                 Lower::Tcp => "tcp",
                 Lower::Udp => "udp",
             },
             shard: self.shared.shard,
         });
         let player = Player::new(Outlet::new(self.outbox.clone()), guard);
+        let watch = Rc::new(Watch::new(
+            self.shared.gate.clone(),
+            self.viewer(incoming),
+            described.resource.camera.clone(),
+            self.revoked.clone(),
+        ));
+        self.shared.watches.add(&watch);
         self.sessions
-            .push(Session::new(id.clone(), described, asker, lower, player));
+            .push(Session::new(id.clone(), described, asker, lower, player, watch));
         Ok(id)
     }
 

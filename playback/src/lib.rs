@@ -29,8 +29,9 @@ mod stats;
 mod still;
 mod transport;
 mod wake;
+mod watch;
 
-pub use access::{Access, Action, Gate};
+pub use access::{Access, Action, Gate, Seen, Viewer, Watched};
 pub use alias::Channels;
 pub use live::{LiveRouter, RouteError};
 pub use server::{Limits, ServeError, ServerConfig, run_shard};

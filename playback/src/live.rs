@@ -13,8 +13,8 @@ use std::{
 
 use corenvr_media::{CameraName, CodecParameters, Frame, WallTime};
 use corenvr_shard::{
-    Class,
-    channel::{Receiver, Sender, bounded},
+    Class, TaskName,
+    channel::{Receiver, Sender, bounded_named},
     spawn, time,
 };
 use corenvr_store::live::{LiveItem, LiveSink, LiveStart, LiveTail, Subscribe, TailLimits};
@@ -170,7 +170,7 @@ impl LiveHub {
         });
         self.channels.borrow_mut().insert(camera.clone(), channel.clone());
         let (hub, task_channel) = (self.clone(), channel.clone());
-        spawn(Class::Live, format!("live {camera}"), async move {
+        spawn(Class::Live, TaskName::of_camera(camera, "live"), async move {
             hub.run(&task_channel, messages).await;
             hub.channels.borrow_mut().remove(&task_channel.camera);
         })
@@ -179,7 +179,7 @@ impl LiveHub {
     }
 
     fn subscribe(&self, camera: &CameraName) -> Result<Receiver<Message>, RouteError> {
-        let (sender, receiver) = bounded(MESSAGES_MAX);
+        let (sender, receiver) = bounded_named("live", MESSAGES_MAX);
         (self.router)(Subscribe {
             camera: camera.clone(),
             // All that the owner has, so that playback from the archive can join without a hole.

@@ -15,12 +15,13 @@ use corenvr_shard::{
     Class, ShardContext, Worker,
     net::{Listener, Stream},
     spawn, time,
+    tls::Identity,
 };
 use corenvr_store::Archive;
 
 use crate::{
     Channels, Gate, LiveRouter, PlaybackStats, connection, feed::Sources, footage::Footage, live::LiveHub,
-    reader::Files, stats::count,
+    reader::Files, stats::count, watch::Watches,
 };
 
 /// What bounds the server; each limit says what happens beyond it. Limits of one connection (sessions, requests waiting, sizes,
@@ -48,6 +49,10 @@ pub struct ServerConfig {
     /// Where to listen; every shard listens on all of them. Port 0 gives each shard a port of its own (see
     /// [`PlaybackStats::listening`]).
     pub listen: Vec<SocketAddr>,
+    /// The same with TLS (`rtsps://`). Media stays within such a connection.
+    pub tls_listen: Vec<SocketAddr>,
+    /// What it proves itself with there; without it nothing listens on `tls_listen`.
+    pub tls: Option<Identity>,
     /// Checks logins.
     pub login: Arc<Verifier>,
     /// What bounds it.
@@ -61,7 +66,7 @@ pub struct ServerConfig {
 pub enum ServeError {
     /// An address cannot be listened on.
     #[error(
-        "cannot listen for RTSP on {address}: {source}. Check [rtsp] listen, and whether another program has the port"
+        "cannot listen for RTSP on {address}: {source}. Check [rtsp] listen and rtsps_listen, and whether another program has the port"
     )]
     Listen {
         /// The address.
@@ -73,6 +78,8 @@ pub enum ServeError {
 
 /// How long connections may take to end when the shard stops.
 const STOP_WAIT: Duration = Duration::from_secs(3);
+/// How long a TLS handshake may take. Until it is done the connection counts like any other.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,6 +89,8 @@ pub struct Shared {
     pub sources: Rc<Sources>,
     /// Who may see what.
     pub gate: Arc<dyn Gate>,
+    /// Who sees what.
+    pub watches: Watches,
     /// Counters and sessions of the process.
     pub stats: Arc<PlaybackStats>,
     /// How to serve.
@@ -103,10 +112,15 @@ pub async fn run_shard(
     stats: Arc<PlaybackStats>,
 ) -> Result<(), ServeError> {
     let mut listeners = Vec::new();
-    for &address in &config.listen {
+    let plain = config.listen.iter().map(|a| (*a, None));
+    let encrypted = config
+        .tls
+        .iter()
+        .flat_map(|i| config.tls_listen.iter().map(move |a| (*a, Some(i.clone()))));
+    for (address, identity) in plain.chain(encrypted) {
         let listener = Listener::tcp(address).map_err(|source| ServeError::Listen { address, source })?;
-        stats.set_listening(listener.local_addr());
-        listeners.push(listener);
+        stats.set_listening(listener.local_addr(), identity.is_some());
+        listeners.push((listener, identity));
     }
     let files = Rc::new(Files::default());
     let shared = Rc::new(Shared {
@@ -117,6 +131,7 @@ pub async fn run_shard(
             stats: stats.clone(),
         }),
         gate,
+        watches: Watches::default(),
         stats,
         config,
         name: concat!("corenvr/", env!("CARGO_PKG_VERSION")).into(),
@@ -124,8 +139,16 @@ pub async fn run_shard(
         connections: RefCell::default(),
     });
     let mut tasks = vec![spawn(Class::Maintenance, "segment files", files.clone().sweep())];
-    for listener in listeners {
-        tasks.push(spawn(Class::Playback, "rtsp accept", accept(shared.clone(), listener)));
+    let looking = shared.clone();
+    tasks.push(spawn(Class::Maintenance, "rights", async move {
+        looking.watches.look(&*looking.gate).await;
+    }));
+    for (listener, identity) in listeners {
+        tasks.push(spawn(
+            Class::Playback,
+            "rtsp accept",
+            accept(shared.clone(), listener, identity),
+        ));
     }
     ctx.stop.requested().await;
     for task in tasks {
@@ -136,13 +159,13 @@ pub async fn run_shard(
     Ok(())
 }
 
-async fn accept(shared: Rc<Shared>, listener: Listener) {
+async fn accept(shared: Rc<Shared>, listener: Listener, identity: Option<Identity>) {
     let mut next = 0;
     loop {
         match listener.accept().await {
             Ok(stream) => {
                 next += 1;
-                shared.take_in(next, stream);
+                shared.take_in(next, stream, identity.clone());
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -153,7 +176,7 @@ async fn accept(shared: Rc<Shared>, listener: Listener) {
 }
 
 impl Shared {
-    fn take_in(self: &Rc<Self>, id: u64, stream: Stream) {
+    fn take_in(self: &Rc<Self>, id: u64, stream: Stream, identity: Option<Identity>) {
         let peer = stream.peer_addr().ip().to_canonical();
         // Listeners count on their own; the address of the listener keeps their numbers apart.
         let key = (u64::from(stream.local_addr().port()) << 48) | id;
@@ -172,9 +195,35 @@ impl Shared {
         let entry = Entry(self.clone(), key);
         spawn(Class::Playback, "rtsp connection", async move {
             let _entry = entry;
+            let stream = match identity {
+                None => stream,
+                Some(identity) => match shared.encrypt(key, stream, &identity).await {
+                    Some(stream) => stream,
+                    None => return,
+                },
+            };
             connection::serve(shared, stream).await;
         })
         .detach();
+    }
+
+    /// The handshake, in the connection's own task: it holds up nobody else.
+    async fn encrypt(&self, key: u64, stream: Stream, identity: &Identity) -> Option<Stream> {
+        let peer = stream.peer_addr();
+        match stream.accept_tls(identity, HANDSHAKE_LIMIT).await {
+            Ok(stream) => {
+                // In its place, so that the end of the shard says goodbye in TLS as well.
+                if let Some((_, kept)) = self.connections.borrow_mut().get_mut(&key) {
+                    *kept = stream.clone();
+                }
+                Some(stream)
+            }
+            Err(error) => {
+                count(&self.stats.counters.handshakes_failed);
+                tracing::debug!(%peer, %error, "no TLS connection came about");
+                None
+            }
+        }
     }
 
     async fn end_connections(&self) {

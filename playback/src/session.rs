@@ -17,7 +17,7 @@ use corenvr_proto::rtsp::{
     Lower, Range, Response, StatusCode, Transport,
     server::{SessionId, reply},
 };
-use corenvr_shard::{Class, Task, spawn};
+use corenvr_shard::{Class, Task, TaskName, spawn};
 
 use crate::{
     clients::Client,
@@ -28,6 +28,7 @@ use crate::{
     resource::What,
     transport::{Link, PortPair},
     wake::Flag,
+    watch::Watch,
 };
 
 /// A session of a connection.
@@ -38,7 +39,7 @@ pub struct Session {
     pub described: Rc<Described>,
     /// A receiver report came by UDP since this was looked at.
     pub heard: Rc<Cell<bool>>,
-    user: Option<String>,
+    watch: Rc<Watch>,
     client: Client,
     lower: Lower,
     peer: IpAddr,
@@ -94,11 +95,18 @@ fn invalid_state(reason: &'static str) -> Response {
 
 impl Session {
     /// A session without tracks.
-    pub fn new(id: SessionId, described: Rc<Described>, asker: &Asker, lower: Lower, player: Player) -> Self {
+    pub fn new(
+        id: SessionId,
+        described: Rc<Described>,
+        asker: &Asker,
+        lower: Lower,
+        player: Player,
+        watch: Rc<Watch>,
+    ) -> Self {
         Self {
             id,
             heard: Rc::default(),
-            user: asker.user.clone(),
+            watch,
             client: asker.client,
             lower,
             peer: asker.peer.ip(),
@@ -214,7 +222,7 @@ impl Session {
                 let stop = Rc::new(Flag::default());
                 let task = spawn(
                     class,
-                    format!("play {}", self.described.resource.camera),
+                    TaskName::of_camera(&self.described.resource.camera, "play"),
                     player.run(stop.clone()),
                 );
                 self.state = State::Playing { task, stop };

@@ -84,6 +84,8 @@ counters! {
     connections,
     /// Connections refused because of a limit.
     connections_refused,
+    /// TLS handshakes that failed or were not done in time.
+    handshakes_failed,
     /// Requests answered.
     requests,
     /// Requests answered with 4xx or 5xx.
@@ -129,6 +131,7 @@ pub struct PlaybackStats {
     next_id: AtomicU64,
     sessions: Mutex<BTreeMap<u64, Arc<SessionStats>>>,
     listening: Mutex<Vec<SocketAddr>>,
+    listening_tls: Mutex<Vec<SocketAddr>>,
     pub(crate) counters: LiveCounters,
 }
 
@@ -185,13 +188,18 @@ impl PlaybackStats {
         }
     }
 
-    /// The addresses that some shard listens on.
+    /// The addresses that some shard listens on without encryption.
     pub fn listening(&self) -> Vec<SocketAddr> {
         lock(&self.listening).clone()
     }
 
-    pub(crate) fn set_listening(&self, address: SocketAddr) {
-        let mut list = lock(&self.listening);
+    /// The addresses that some shard listens on with TLS.
+    pub fn listening_tls(&self) -> Vec<SocketAddr> {
+        lock(&self.listening_tls).clone()
+    }
+
+    pub(crate) fn set_listening(&self, address: SocketAddr, secure: bool) {
+        let mut list = lock(if secure { &self.listening_tls } else { &self.listening });
         if !list.contains(&address) {
             list.push(address);
         }

@@ -63,16 +63,17 @@ impl Outbox {
         pending.bytes.len() - pending.sent
     }
 
+    /// Whether anything waits, here or within an encrypted stream.
+    pub fn is_waiting(&self) -> bool {
+        self.len() > 0 || self.stream.has_pending()
+    }
+
     /// Writes what waits; returns when nothing does. Cancel safe, and several tasks may do it at once.
     pub async fn flush(&self) -> io::Result<()> {
-        loop {
+        while self.is_waiting() {
             let wrote = {
                 let mut pending = self.pending.borrow_mut();
                 let sent = pending.sent;
-                if pending.bytes.len() == sent {
-                    pending.clear();
-                    return Ok(());
-                }
                 let n = self.stream.write_now(&pending.bytes[sent..])?;
                 pending.sent += n;
                 n
@@ -81,6 +82,8 @@ impl Outbox {
                 self.stream.writable().await?;
             }
         }
+        self.pending.borrow_mut().clear();
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     play::{Wish, now},
 };
 use crate::{
-    access::{Access, Action},
+    access::Action,
     feed::{Ending, Feed},
     lookup::{find_range, live_failed},
     pacer::Flow,
@@ -30,7 +30,7 @@ const MARGIN: Duration = Duration::from_secs(20);
 impl Session {
     pub(super) async fn begin_live(&mut self, shared: &Shared, wish: &Wish) -> Result<Start, Response> {
         let camera = self.described.resource.camera.clone();
-        self.allowed(shared, Action::Live)?;
+        self.allowed(Action::Live)?;
         let State::Idle(player) = &mut self.state else {
             return Err(lost());
         };
@@ -61,13 +61,13 @@ impl Session {
         from: Begin,
         end: Npt,
     ) -> Result<Start, Response> {
-        self.allowed(shared, Action::Playback)?;
+        self.allowed(Action::Playback)?;
         let described = self.described.clone();
         let timeline = described.timeline.as_ref().ok_or_else(lost)?;
         let forward = !wish.manner.is_backward();
         let joins_live = (forward && end > timeline.len()).then_some(end);
         if joins_live.is_some() {
-            self.allowed(shared, Action::Live)?;
+            self.allowed(Action::Live)?;
         }
         let from = match from {
             Begin::At(at) => Begin::At(at.min(timeline.len())),
@@ -90,7 +90,7 @@ impl Session {
         from: WallTime,
         to: Option<WallTime>,
     ) -> Result<Start, Response> {
-        self.allowed(shared, Action::Playback)?;
+        self.allowed(Action::Playback)?;
         let backward = wish.manner.is_backward();
         let now = now();
         let replay = self.described.resource.what == What::Replay;
@@ -156,7 +156,7 @@ impl Session {
             Some(end) => (end > timeline.len()).then_some(end),
         };
         // Who may see the past alone sees it to its end.
-        let joins_live = joins_live.filter(|_| self.allowed(shared, Action::Live).is_ok());
+        let joins_live = joins_live.filter(|_| self.allowed(Action::Live).is_ok());
         let start = self
             .begin_archive(shared, wish, timeline, begin, end, joins_live)
             .await?;
@@ -265,15 +265,16 @@ impl Session {
         }
     }
 
-    pub(super) fn allowed(&self, shared: &Shared, action: Action) -> Result<(), Response> {
-        let camera = &self.described.resource.camera;
-        match shared.gate.access(self.user.as_deref(), action, camera) {
-            Access::Allow => Ok(()),
-            Access::NeedLogin | Access::Forbid => {
-                Err(Response::new(StatusCode::FORBIDDEN)
-                    .because(format!("{} of {camera} is not allowed", action.name())))
-            }
+    pub(super) fn allowed(&self, action: Action) -> Result<(), Response> {
+        if self.watch.allows(action) {
+            return Ok(());
         }
+        Err(self.not_allowed())
+    }
+
+    pub(super) fn not_allowed(&self) -> Response {
+        let camera = &self.described.resource.camera;
+        Response::new(StatusCode::FORBIDDEN).because(format!("This of {camera} is not allowed"))
     }
 }
 

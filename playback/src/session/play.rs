@@ -14,6 +14,7 @@ use corenvr_shard::time;
 
 use super::{Mode, Session, State, begin::gone, lost};
 use crate::{
+    access::Seen,
     feed::{Ending, Feed},
     manner::{Asked, Manner, Sound, Told},
     pacer::Flow,
@@ -75,11 +76,12 @@ impl Session {
         if self.halt().await?.outlet.is_empty() {
             return Err(super::invalid_state("No track is set up"));
         }
+        self.watch.renew();
         match self.begin(shared, &wish, request).await {
             Ok(begun) => Ok(self.reply(&wish, begun)),
             Err(response) => {
                 // What cannot be played takes nothing away from what is.
-                if was_playing {
+                if self.watch.go_on() && was_playing {
                     self.go();
                 }
                 Err(response)
@@ -109,6 +111,11 @@ impl Session {
             } else {
                 player.wall_of(e.offset(-1)).map(|t| t.offset(1))
             }
+        });
+        self.watch.note(if player.feed().is_some_and(Feed::is_live) {
+            Seen::Live
+        } else {
+            Seen::range(start.wall, wall_end)
         });
         let media = player.media_at(start.npt);
         let rtp_info = player.outlet.next(media).map(|(track, seq, rtptime)| RtpInfo {
@@ -298,6 +305,9 @@ impl Session {
                 self.begin_range(shared, wish, from, end).await
             }
             Mode::Range | Mode::Clock { .. } => {
+                if !self.watch.go_on() {
+                    return Err(self.not_allowed());
+                }
                 let Some(npt) = player.peek().await else {
                     return self.restart(shared, wish).await;
                 };

@@ -90,7 +90,7 @@ impl Session {
         direction: Direction,
         ending: Ending,
     ) -> Result<Start, Response> {
-        self.allowed(shared, Action::Playback)?;
+        self.allowed(Action::Playback)?;
         let camera = self.described.resource.camera.clone();
         let found = still::neighbour(&shared.sources, &camera, at, direction).await?;
         let (timeline, found) = found.ok_or_else(|| no_such_frame(direction))?;
@@ -116,7 +116,7 @@ impl Session {
         wanted: Wanted,
         ending: Ending,
     ) -> Result<Start, Response> {
-        self.allowed(shared, Action::Playback)?;
+        self.allowed(Action::Playback)?;
         let camera = self.described.resource.camera.clone();
         let found = still::find(&shared.sources, &camera, timeline, wanted).await?;
         let found = found.ok_or_else(|| match wanted {

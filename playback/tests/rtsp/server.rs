@@ -98,6 +98,8 @@ impl Server {
         let password = |user: &str| matches!(user, "alice" | "bob").then(|| Secret::Password("pass".into()));
         let config = Arc::new(ServerConfig {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
+            tls_listen: Vec::new(),
+            tls: None,
             login: Arc::new(Verifier::new("corenvr", [7; 32], Instant::now(), true, password)),
             limits,
             channels: Channels::new(|n| (n == 1).then(|| name("door"))),
