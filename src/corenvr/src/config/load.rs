@@ -12,7 +12,7 @@ use corenvr_recorder::Source;
 
 use super::{
     Anonymous, CAMERAS_MAX, CameraSettings, Config, ConfigError, Cpus, Gb28181, LISTEN_MAX, Recording, Rtmp,
-    STORAGE_MAX, Server, Storage, camera,
+    STORAGE_MAX, Server, Service, Storage, camera,
     camera::retain,
     camera::retain_bytes,
     reader::{Errors, Section, boolean, list, number, parse_root, parsed, string},
@@ -153,11 +153,7 @@ pub fn load_text(path: &Path, text: &str) -> Loaded {
         config.anonymous = v;
     }
     auth.finish(&mut errors);
-    let mut rtsp = root.table("rtsp", &mut errors);
-    if let Some(v) = rtsp.take("listen", &mut errors, |v| addresses(v, "[::]:8554")) {
-        config.rtsp_listen = v;
-    }
-    rtsp.finish(&mut errors);
+    services(&mut root, &mut config, &mut errors);
     let present = root.has("rtmp");
     rtmp(present, root.table("rtmp", &mut errors), &mut config.rtmp, &mut errors);
     let present = root.has("gb28181");
@@ -173,7 +169,16 @@ pub fn load_text(path: &Path, text: &str) -> Loaded {
     }
 }
 
-fn absolute(text: &str) -> Result<PathBuf, Problem> {
+fn services(root: &mut Section<'_>, config: &mut Config, errors: &mut Errors<'_>) {
+    let rtsp = root.table("rtsp", errors);
+    let examples = ("[::]:8554", "[::]:322");
+    config.rtsp = Service::read(rtsp, config.rtsp.clone(), "rtsps_listen", examples, errors);
+    let http = root.table("http", errors);
+    let examples = ("[::]:8080", "[::]:8443");
+    config.http = Service::read(http, config.http.clone(), "https_listen", examples, errors);
+}
+
+pub(super) fn absolute(text: &str) -> Result<PathBuf, Problem> {
     let path = PathBuf::from(text);
     if path.is_absolute() {
         Ok(path)
@@ -271,6 +276,7 @@ fn storages(root: &mut Section<'_>, storage: &mut Vec<Storage>, errors: &mut Err
         let named = section.has("path");
         let path = section.take("path", errors, |v| parsed(v, absolute));
         let keep_free = section.take("keep_free", errors, |v| parsed(v, size));
+        let require_mount = section.take("require_mount", errors, boolean);
         let max = section.take("max", errors, |v| parsed(v, |t| or_unlimited(t, size)));
         if index >= STORAGE_MAX {
             let problem = Problem::new(format!("is more than {STORAGE_MAX} directories"), "use larger ones");
@@ -293,6 +299,7 @@ fn storages(root: &mut Section<'_>, storage: &mut Vec<Storage>, errors: &mut Err
                 let mut entry = Storage::at(path);
                 entry.keep_free = keep_free.unwrap_or(entry.keep_free);
                 entry.max = max.map_or(entry.max, Limit::value);
+                entry.require_mount = require_mount.unwrap_or(entry.require_mount);
                 storage.push(entry);
             }
         }

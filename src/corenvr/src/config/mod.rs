@@ -5,6 +5,7 @@ mod camera;
 mod cameras_file;
 mod gb28181;
 mod load;
+mod network;
 mod reader;
 mod source;
 pub mod values;
@@ -23,6 +24,7 @@ pub use gb28181::{Gb28181, PASSWORD_CHARS_GOOD};
 pub use load::{
     LoadError, Loaded, load, load_alone, load_server, wrong_channel, wrong_shard, wrong_source, wrong_storage,
 };
+pub use network::Service;
 pub use reader::ConfigError;
 pub use source::SourceUrl;
 
@@ -45,8 +47,10 @@ pub struct Config {
     pub cpus: Cpus,
     /// `[auth] anonymous`
     pub anonymous: Anonymous,
-    /// `[rtsp] listen`
-    pub rtsp_listen: Vec<SocketAddr>,
+    /// `[rtsp]`
+    pub rtsp: Service,
+    /// `[http]`
+    pub http: Service,
     /// `[rtmp]`
     pub rtmp: Rtmp,
     /// `[gb28181]`
@@ -104,6 +108,8 @@ pub struct Storage {
     pub keep_free: u64,
     /// Most bytes of recordings in it; `None` does not limit.
     pub max: Option<u64>,
+    /// Refused unless a disk is mounted there.
+    pub require_mount: bool,
 }
 
 /// How cameras are recorded unless their own settings say otherwise.
@@ -125,7 +131,8 @@ impl Default for Config {
             server: Server::default(),
             cpus: Cpus::All,
             anonymous: Anonymous::default(),
-            rtsp_listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8554))],
+            rtsp: Service::on_port(8554),
+            http: Service::on_port(8080),
             rtmp: Rtmp::default(),
             gb28181: Gb28181::default(),
             storage: vec![Storage::at("/var/lib/corenvr/recordings".into())],
@@ -171,6 +178,7 @@ impl Storage {
             path,
             keep_free: 10 << 30,
             max: None,
+            require_mount: false,
         }
     }
 }

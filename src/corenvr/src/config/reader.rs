@@ -312,7 +312,7 @@ fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
         .map(|k| (edit_distance(word, k), *k))
-        .filter(|(distance, k)| *distance <= 1 + k.len() / 4)
+        .filter(|(distance, k)| *distance <= k.len().div_ceil(4))
         .min()
         .map(|(_, k)| k)
 }

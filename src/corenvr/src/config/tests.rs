@@ -98,7 +98,7 @@ fn mistakes_by_kind() {
         ("[shards]\ncpus = [0, 0]", 2, "[shards] cpus", "twice"),
         ("[auth]\nanonymous = [\"admin\"]", 2, "[auth] anonymous", "\"live\""),
         ("[rtsp]\nlisten = [\":8554\"]", 2, "[rtsp] listen", "[::]:8554"),
-        ("[rtsp]\nport = 1", 2, "[rtsp] port", "known here: listen"),
+        ("[rtsp]\nport = 1", 2, "[rtsp] port", "rtsps_listen"),
         ("[rtmp]\nlisten = [\"1935\"]", 2, "[rtmp] listen", "[::]:1935"),
         ("[rtmp]\nenabled = 1", 2, "[rtmp] enabled", "true"),
         ("[rtmp]\nport = 1", 2, "[rtmp] port", "known here: enabled, listen"),
@@ -106,6 +106,12 @@ fn mistakes_by_kind() {
         ("[recording]\nretain = 30", 2, "[recording] retain", "text"),
         ("[[storage]]\nkeep_free = \"1GiB\"", 1, "[[storage]] path", "missing"),
         ("[storage]\npath = \"/a\"", 1, "storage", "[[storage]]"),
+        (
+            "[[storage]]\npath = \"/a\"\nrequire_mount = \"yes\"",
+            3,
+            "[[storage]] require_mount",
+            "true",
+        ),
         (
             "[[storage]]\npath = \"/a\"\n[[storage]]\npath = \"/a/b\"",
             3,
