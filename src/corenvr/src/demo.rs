@@ -38,10 +38,12 @@ pub enum DemoError {
         source: io::Error,
     },
     /// The port is taken.
-    #[error("port {port} cannot be listened on: {source}. Remedy: choose another one with --rtsp-port")]
+    #[error("port {port} cannot be listened on: {source}. Remedy: choose another one with {option}")]
     Port {
         /// The port.
         port: u16,
+        /// The option that chooses it.
+        option: &'static str,
         /// Why not.
         source: io::Error,
     },
@@ -90,8 +92,17 @@ impl Drop for Home {
     }
 }
 
+/// Where players and browsers connect.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// For players.
+    pub rtsp: u16,
+    /// For browsers and programs.
+    pub http: u16,
+}
+
 /// Runs the demonstration until Ctrl-C.
-pub fn run(cameras: u16, dir: Option<PathBuf>, rtsp_port: u16) -> Result<(), DemoError> {
+pub fn run(cameras: u16, dir: Option<PathBuf>, ports: Ports) -> Result<(), DemoError> {
     let home = Home::new(dir)?;
     let cpus = supervisor::cpus(&crate::config::Cpus::All).map_err(DemoError::Run)?;
     let sim = sim::start(&sim::Options {
@@ -102,11 +113,9 @@ pub fn run(cameras: u16, dir: Option<PathBuf>, rtsp_port: u16) -> Result<(), Dem
     })?;
     let source = sim.address().ok_or_else(|| SimError::Ended("no address".into()))?;
     let config = home.path.join("corenvr.toml");
-    fs::write(&config, configuration(&home.path, cameras, rtsp_port, source)).map_err(|source| {
-        DemoError::Directory {
-            path: config.clone(),
-            source,
-        }
+    fs::write(&config, configuration(&home.path, cameras, ports, source)).map_err(|source| DemoError::Directory {
+        path: config.clone(),
+        source,
     })?;
     let kept = !home.temporary;
     let shown = config.clone();
@@ -114,12 +123,17 @@ pub fn run(cameras: u16, dir: Option<PathBuf>, rtsp_port: u16) -> Result<(), Dem
         spawn(
             Class::Maintenance,
             "demo",
-            tell(appliance.clone(), shown, cameras, rtsp_port, kept),
+            tell(appliance.clone(), shown, cameras, ports, kept),
         )
     };
     supervisor::run(&config, Some(Box::new(on_ready))).map_err(|error| match error {
-        RunError::Listen { address, source, .. } => DemoError::Port {
+        RunError::Listen { key, address, source } => DemoError::Port {
             port: address.port(),
+            option: if key.starts_with("[http]") {
+                "--http-port"
+            } else {
+                "--rtsp-port"
+            },
             source,
         },
         other => DemoError::Run(other),
@@ -134,17 +148,20 @@ pub fn run(cameras: u16, dir: Option<PathBuf>, rtsp_port: u16) -> Result<(), Dem
     Ok(())
 }
 
-fn configuration(home: &Path, cameras: u16, rtsp_port: u16, source: SocketAddr) -> String {
+fn configuration(home: &Path, cameras: u16, ports: Ports, source: SocketAddr) -> String {
     let path = |name: &str| toml_edit::Value::from(home.join(name).to_string_lossy().into_owned());
     let mut text = format!(
         "# Written by `corenvr demo`.\n\
          [server]\nstate_dir = {}\nrun_dir = {}\n\n\
          [auth]\nanonymous = [\"live\", \"playback\"]\n\n\
-         [rtsp]\nlisten = [\"127.0.0.1:{rtsp_port}\"]\n\n\
+         [rtsp]\nlisten = [\"127.0.0.1:{}\"]\n\n\
+         [http]\nlisten = [\"127.0.0.1:{}\"]\n\n\
          [[storage]]\npath = {}\nkeep_free = \"200MiB\"\nmax = \"2GiB\"\n\n\
          [recording]\nsegment = \"1m\"\n",
         path("state"),
         path("run"),
+        ports.rtsp,
+        ports.http,
         path("recordings")
     );
     for i in 1..=cameras {
@@ -157,7 +174,7 @@ fn configuration(home: &Path, cameras: u16, rtsp_port: u16, source: SocketAddr) 
 }
 
 /// Waits until there is something to see, says where, and then how it goes.
-async fn tell(appliance: Rc<Appliance>, config: PathBuf, cameras: u16, rtsp_port: u16, kept: bool) {
+async fn tell(appliance: Rc<Appliance>, config: PathBuf, cameras: u16, ports: Ports, kept: bool) {
     let deadline = Instant::now() + RECORDING_LIMIT;
     let mut since = None;
     while since.is_none() && Instant::now() < deadline {
@@ -165,7 +182,7 @@ async fn tell(appliance: Rc<Appliance>, config: PathBuf, cameras: u16, rtsp_port
         since = recorded_since(&appliance, usize::from(cameras)).await;
     }
     match since {
-        Some(since) => say(&instructions(&config, cameras, rtsp_port, since, kept)),
+        Some(since) => say(&instructions(&config, cameras, ports, since, kept)),
         None => say("The cameras are not recorded yet; the lines below say why."),
     }
     loop {
@@ -193,8 +210,9 @@ async fn recorded_since(appliance: &Appliance, cameras: usize) -> Option<WallTim
     })
 }
 
-fn instructions(config: &Path, cameras: u16, rtsp_port: u16, since: WallTime, kept: bool) -> String {
-    let live = format!("rtsp://127.0.0.1:{rtsp_port}/cam1");
+fn instructions(config: &Path, cameras: u16, ports: Ports, since: WallTime, kept: bool) -> String {
+    let live = format!("rtsp://127.0.0.1:{}/cam1", ports.rtsp);
+    let http = ports.http;
     let past = format!("{live}?start={}", since.to_clock());
     let config = config.display();
     let others = match cameras {
@@ -208,6 +226,7 @@ fn instructions(config: &Path, cameras: u16, rtsp_port: u16, since: WallTime, ke
          Watch what happens now:\n{}\n\
          Watch what was recorded, from {} on:\n{}\n\
          With &scale=8 (up to 32, 0.25 for slow, -1 or -8 for reverse) behind that URL it plays at another speed.\n{others}\
+         In a browser, and for programs (/api/v1/openapi.json says how):\n  http://127.0.0.1:{http}/\n\n\
          Ask the recorder:\n  corenvr status --config {config}\n  corenvr recordings cam1 --config {config}\n\n\
          Ctrl-C ends it and {end} the recordings.\n",
         players(&live),

@@ -1,5 +1,6 @@
 //! The corenvr appliance: one binary that records, serves, and is its own command line.
 
+mod accounts;
 mod admin;
 mod cli;
 mod config;
@@ -8,6 +9,8 @@ mod doctor;
 mod logging;
 mod sim;
 mod supervisor;
+mod support;
+mod tls;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -1,6 +1,6 @@
 //! What goes over the API: the documents, shared by the recorder that writes them and the command line that reads them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use corenvr_media::{CameraName, TimeRange, WallTime};
 use corenvr_recorder::BackfillReport;
@@ -10,19 +10,19 @@ use serde_json::Value;
 
 use crate::config::CameraJson;
 
-/// An answer that is not 2xx.
+/// An answer that is not 2xx: a problem document (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorBody {
-    /// What went wrong.
-    pub error: ErrorText,
-}
-
-/// A failure in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorText {
+pub struct Problem {
+    /// `about:blank`: the status says what kind of failure it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
     /// What failed.
-    pub message: String,
-    /// What to do about it; empty where the message says it.
+    pub detail: String,
+    /// What to do about it; empty where the detail says it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
@@ -39,6 +39,9 @@ pub struct CameraView {
     pub status: Option<Value>,
     /// What it takes up on disk.
     pub usage: UsageView,
+    /// How complete its footage is; absent while it is off, new, or was not looked at yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<CompletenessView>,
 }
 
 /// Where a camera's settings are kept.
@@ -66,11 +69,14 @@ pub struct UsageView {
     pub last: Option<WallTime>,
 }
 
-/// `GET /api/v1/cameras`
+/// `GET /api/v1/cameras?limit=&cursor=`
 #[derive(Clone, Serialize, Deserialize)]
 pub struct CameraList {
-    /// All cameras, by name.
+    /// The cameras that the asker may see, by name.
     pub cameras: Vec<CameraView>,
+    /// Set when there are more: ask again with this as `cursor`.
+    #[serde(default)]
+    pub next: Option<String>,
     /// Entries of the configuration that are not in force because they are wrong.
     pub left_out: Vec<LeftOut>,
 }
@@ -80,6 +86,16 @@ pub struct CameraList {
 pub struct LeftOut {
     /// Where and what.
     pub message: String,
+}
+
+/// The answer to `POST /api/v1/cameras`
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AddedCamera {
+    /// The camera.
+    #[serde(flatten)]
+    pub camera: CameraView,
+    /// What it sent when it was tried, as `corenvr_recorder::ProbeReport`; `None` if it was not.
+    pub probe: Option<Value>,
 }
 
 /// `POST /api/v1/probe`
@@ -102,17 +118,21 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// `GET /api/v1/cameras/NAME/segments?from=&to=`
+/// `GET /api/v1/cameras/NAME/segments?from=&to=&limit=&cursor=`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentList {
     /// Files with footage in the range, by start.
     pub segments: Vec<SegmentView>,
+    /// Set when there are more: ask again with this as `cursor`.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// One file of a recording.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentView {
-    /// Where it is.
+    /// Where it is; told only to administrators, and on the machine itself. Empty, and absent in JSON, for others.
+    #[serde(default, skip_serializing_if = "no_path")]
     pub path: PathBuf,
     /// Its first moment.
     pub start: WallTime,
@@ -124,6 +144,10 @@ pub struct SegmentView {
     pub open: bool,
 }
 
+fn no_path(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
 /// `GET /api/v1/status`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
@@ -133,10 +157,20 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since it began to record.
     pub uptime_s: u64,
-    /// The configuration file.
+    /// The configuration file; told only to administrators.
+    #[serde(default, skip_serializing_if = "no_path")]
     pub config: PathBuf,
-    /// Where players connect.
+    /// Where players connect without encryption.
     pub rtsp: Vec<std::net::SocketAddr>,
+    /// Where players connect with TLS.
+    #[serde(default)]
+    pub rtsps: Vec<std::net::SocketAddr>,
+    /// Where the API and the console are without encryption.
+    #[serde(default)]
+    pub http: Vec<std::net::SocketAddr>,
+    /// Where they are with TLS.
+    #[serde(default)]
+    pub https: Vec<std::net::SocketAddr>,
     /// Where cameras push by RTMP; absent if that is switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtmp: Option<RtmpView>,
@@ -144,6 +178,9 @@ pub struct Status {
     pub shards: Vec<ShardView>,
     /// The cameras, as `corenvr_recorder::CameraStatus`.
     pub cameras: Vec<Value>,
+    /// How complete the footage of the cameras is, of those of which it is known.
+    #[serde(default)]
+    pub completeness: Vec<CameraCompleteness>,
     /// The storage directories.
     pub disks: Vec<DiskView>,
     /// Viewers and counters, as `corenvr_playback::Snapshot`.
@@ -151,6 +188,9 @@ pub struct Status {
     /// GB28181 devices, if they may register.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gb28181: Option<DevicesView>,
+    /// Crashes of the recorder that left a report, newest first.
+    #[serde(default)]
+    pub crashes: Vec<CrashView>,
     /// Entries of the configuration that are not in force.
     pub left_out: Vec<LeftOut>,
 }
@@ -182,8 +222,8 @@ pub struct DevicesView {
 pub struct ShardView {
     /// `shard-0` and so on.
     pub name: String,
-    /// The CPU it is pinned to.
-    pub cpu: usize,
+    /// The CPU it is pinned to; none for the control executor, which comes last in the list as `control`.
+    pub cpu: Option<usize>,
     /// Share of that CPU over the last seconds, in percent.
     pub cpu_percent: f64,
     /// The same by class of task.
@@ -192,10 +232,97 @@ pub struct ShardView {
     pub stalls: u64,
     /// The longest of those, in milliseconds.
     pub stall_max_ms: u64,
+    /// The last of them, oldest first; at most eight.
+    #[serde(default)]
+    pub last_stalls: Vec<StallView>,
+    /// What holds it right now, if it has been held for more than 50 ms or is not heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldView>,
     /// Tasks that failed inside and were contained.
     pub panics: u64,
     /// How long it has not been heard of, in milliseconds; about 100 at most when healthy.
     pub silent_ms: u64,
+}
+
+/// A task that held its shard for more than 50 ms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallView {
+    /// When it let go.
+    pub at: WallTime,
+    /// The task.
+    pub task: String,
+    /// The camera that it works for, if it is one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<String>,
+    /// `recording`, `live`, `playback` or `maintenance`.
+    pub class: String,
+    /// For how long, in milliseconds.
+    pub took_ms: u64,
+    /// What its thread was seen doing meanwhile, in words; only where it took long enough to be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+}
+
+/// What holds a shard at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldView {
+    /// The task; none if the executor itself does not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The camera that it works for, if it is one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<String>,
+    /// Its class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
+    /// What the thread does, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+}
+
+/// A crash of the recorder that left a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashView {
+    /// When.
+    pub at: WallTime,
+    /// Signal, address, task, camera, version: the first line of the report.
+    pub summary: String,
+    /// All of it, with the call stack.
+    pub report: String,
+}
+
+/// How complete the footage of a camera is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CompletenessView {
+    /// Of the last hour; none if nothing should have been recorded in it.
+    pub hour: Option<ShareView>,
+    /// Of the last day.
+    pub day: Option<ShareView>,
+    /// Both windows end here.
+    pub until: WallTime,
+}
+
+/// Footage that there is, of what should have been recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ShareView {
+    /// From 0 to 1.
+    pub ratio: f64,
+    /// Seconds that are missing.
+    pub missing_s: f64,
+    /// Seconds that should have been recorded.
+    pub expected_s: f64,
+}
+
+/// The completeness of a camera's footage, with its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CameraCompleteness {
+    /// The camera.
+    pub camera: String,
+    /// Its figures.
+    #[serde(flatten)]
+    pub completeness: CompletenessView,
 }
 
 /// What a shard does for one class of task.
@@ -212,7 +339,8 @@ pub struct ClassView {
 /// A storage directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiskView {
-    /// The directory.
+    /// The directory; told only to administrators.
+    #[serde(default, skip_serializing_if = "no_path")]
     pub path: PathBuf,
     /// Why it is not in use, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,6 +365,12 @@ pub struct DiskView {
     pub queued: usize,
     /// The longest request to its index over the last seconds, in milliseconds.
     pub slowest_ms: u64,
+    /// The longest write of footage over the last seconds, until it was durable, in milliseconds.
+    #[serde(default)]
+    pub write_ms: u64,
+    /// Writes of footage that failed since the start.
+    #[serde(default)]
+    pub write_failures: u64,
 }
 
 /// `GET /api/v1/gb28181/devices`

@@ -11,19 +11,19 @@ use corenvr_proto::gb28181::{
 use corenvr_recorder::{BackfillError, BackfillSpan};
 use corenvr_shard::time::wall_now_micros;
 use corenvr_store::{GapCause, archive::Timeline};
-use hyper::{Request, StatusCode, body::Incoming};
+use hyper::StatusCode;
 use jiff::tz::TimeZone;
 
 use super::{
     api::{BackfillRequest, BackfillView},
     cameras,
     devices::{failed, running, silent, zone},
-    http::{Answer, Failure, json, read_json},
-    server::refused,
+    http::{Answer, Failure, json},
+    routes::{Call, Need, Route, no_camera, route},
 };
-use crate::supervisor::{
-    appliance::{Appliance, ChangeError},
-    devices::device_url,
+use crate::{
+    accounts::{Right, audit::Action},
+    supervisor::{appliance::Appliance, devices::device_url},
 };
 
 /// Longest range of one request; a device is searched for it.
@@ -39,16 +39,27 @@ const SPAN_MAX_US: i64 = 3_600_000_000;
 /// Ranges without recordings that an answer lists.
 const NOTHING_MAX: usize = 1000;
 
+/// What can be asked of filling gaps.
+pub const ROUTES: &[Route] = &[
+    route!(POST "/api/v1/cameras/{name}/backfill", Need::Camera(Right::Configure), begin),
+    route!(GET "/api/v1/cameras/{name}/backfill", Need::Camera(Right::Playback), show),
+    route!(DELETE "/api/v1/cameras/{name}/backfill", Need::Camera(Right::Configure), stop),
+];
+
 /// Begins to fill the gaps of a range.
-pub async fn begin(
-    appliance: &Rc<Appliance>,
-    name: &CameraName,
-    request: Request<Incoming>,
-) -> Result<Answer, Failure> {
-    let wanted: BackfillRequest = read_json(request).await?;
+async fn begin(mut call: Call) -> Result<Answer, Failure> {
+    let name = call.camera()?;
+    let wanted: BackfillRequest = call.json().await?;
+    let begun = fill(&call.appliance, &name, &wanted).await;
+    let detail = format!("{} to {}", wanted.from, wanted.to);
+    call.audit(Action::Backfill, Some(&name), &detail, begun.is_ok());
+    begun
+}
+
+async fn fill(appliance: &Rc<Appliance>, name: &CameraName, wanted: &BackfillRequest) -> Result<Answer, Failure> {
     let url = device_of(appliance, name)?;
     let mut notes = Vec::new();
-    let range = clamped(appliance, name, &wanted, &mut notes)?;
+    let range = clamped(appliance, name, wanted, &mut notes)?;
     let timeline = cameras::timeline(appliance, name, range).await?;
     let range = TimeRange {
         start: range.start,
@@ -87,7 +98,11 @@ pub async fn begin(
 }
 
 /// How far the last job is.
-pub async fn status(appliance: &Appliance, name: &CameraName) -> Result<Answer, Failure> {
+async fn show(call: Call) -> Result<Answer, Failure> {
+    status(&call.appliance, &call.camera()?).await
+}
+
+async fn status(appliance: &Appliance, name: &CameraName) -> Result<Answer, Failure> {
     device_of(appliance, name)?;
     let view = BackfillView {
         report: report(appliance, name).await?,
@@ -97,11 +112,13 @@ pub async fn status(appliance: &Appliance, name: &CameraName) -> Result<Answer, 
 }
 
 /// Ends the job; what has come is kept.
-pub async fn stop(appliance: &Appliance, name: &CameraName) -> Result<Answer, Failure> {
-    device_of(appliance, name)?;
-    let stopped = appliance.recorder.stop_backfill(name).await;
+async fn stop(call: Call) -> Result<Answer, Failure> {
+    let name = call.camera()?;
+    device_of(&call.appliance, &name)?;
+    let stopped = call.appliance.recorder.stop_backfill(&name).await;
+    call.audit(Action::Backfill, Some(&name), "stopped", stopped.is_ok());
     stopped.map_err(|e| Failure::unavailable(&e))?;
-    status(appliance, name).await
+    status(&call.appliance, &name).await
 }
 
 async fn report(appliance: &Appliance, name: &CameraName) -> Result<Option<corenvr_recorder::BackfillReport>, Failure> {
@@ -111,9 +128,7 @@ async fn report(appliance: &Appliance, name: &CameraName) -> Result<Option<coren
 
 fn device_of(appliance: &Appliance, name: &CameraName) -> Result<Gb28181Url, Failure> {
     let book = appliance.book.borrow();
-    let (settings, _) = book
-        .camera(name)
-        .ok_or_else(|| refused(&ChangeError::NoSuchCamera(name.clone())))?;
+    let (settings, _) = book.camera(name).ok_or_else(no_camera)?;
     let url = device_url(settings).cloned();
     url.ok_or_else(|| not_begun(&BackfillError::NoArchive(name.clone())))
 }
@@ -121,10 +136,7 @@ fn device_of(appliance: &Appliance, name: &CameraName) -> Result<Gb28181Url, Fai
 fn not_begun(error: &BackfillError) -> Failure {
     let (status, remedy) = match error {
         BackfillError::Handle(_) => (StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned()),
-        BackfillError::NoSuchCamera(_) => (
-            StatusCode::NOT_FOUND,
-            "`corenvr camera list` shows all names".to_owned(),
-        ),
+        BackfillError::NoSuchCamera(_) => return no_camera(),
         BackfillError::Running(name) => (
             StatusCode::CONFLICT,
             format!("`corenvr camera backfill {name}` shows how far it is, with --stop it ends"),

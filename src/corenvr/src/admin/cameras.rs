@@ -11,22 +11,106 @@ use hyper::StatusCode;
 use std::sync::Arc;
 
 use super::{
-    api::{CameraView, EventList, Removed, SegmentList, SegmentView, UsageView},
-    http::Failure,
-    server::refused,
+    api::{CameraList, CameraView, EventList, Removed, SegmentList, SegmentView, UsageView},
+    http::{Answer, Failure, json},
+    routes::{Call, Need, Route, no_camera, route},
 };
 use crate::{
+    accounts::Right,
     config::CameraSettings,
     supervisor::{
-        appliance::{Appliance, Book, ChangeError},
+        appliance::{Appliance, Book},
         devices::follows_catalog,
     },
 };
 
-/// Most files of one `/segments` answer; a longer range is refused.
-const SEGMENTS_ANSWER_MAX: usize = 100_000;
+/// What can be asked of cameras.
+pub const ROUTES: &[Route] = &[
+    route!(GET "/api/v1/cameras", Need::See, list),
+    route!(GET "/api/v1/cameras/{name}", Need::See, show),
+    route!(GET "/api/v1/cameras/{name}/timeline", Need::Camera(Right::Playback), show_timeline),
+    route!(GET "/api/v1/cameras/{name}/segments", Need::Camera(Right::Playback), show_segments),
+    route!(GET "/api/v1/cameras/{name}/events", Need::Camera(Right::Playback), show_events),
+];
+
+/// Most cameras of one answer.
+const CAMERAS_ANSWER_MAX: usize = 1000;
+/// Most files of one answer.
+const SEGMENTS_ANSWER_MAX: usize = 1000;
 /// Files deleted in one call to an archive, so that nobody else waits long for it.
 const PURGE_BATCH: usize = 32;
+
+async fn list(call: Call) -> Result<Answer, Failure> {
+    let limit = call.query.limit(CAMERAS_ANSWER_MAX)?;
+    let after = call.query.text("cursor");
+    let after = after
+        .map(|text| CameraName::new(text).map_err(|_| wrong_cursor()))
+        .transpose()?;
+    let mut cameras = all(&call.appliance).await?;
+    cameras.retain(|view| {
+        let name = CameraName::new(&view.settings.name);
+        let later = |name: &CameraName| after.as_ref().is_none_or(|after| name > after);
+        name.is_ok_and(|name| later(&name) && call.sees(&name))
+    });
+    let more = cameras.len() > limit;
+    cameras.truncate(limit);
+    let administrator = call.may(Right::Configure);
+    if !administrator {
+        cameras.iter_mut().for_each(without_paths);
+    }
+    let list = CameraList {
+        next: cameras.last().filter(|_| more).map(|view| view.settings.name.clone()),
+        cameras,
+        left_out: if administrator {
+            call.appliance.book.borrow().all_left_out()
+        } else {
+            Vec::new()
+        },
+    };
+    Ok(json(StatusCode::OK, &list))
+}
+
+fn wrong_cursor() -> Failure {
+    Failure::bad("cursor: not one that an answer gave", "begin again without a cursor")
+}
+
+/// Where footage lies is the administrator's business.
+fn without_paths(view: &mut CameraView) {
+    view.settings.storage = None;
+}
+
+async fn show(call: Call) -> Result<Answer, Failure> {
+    let mut view = one(&call.appliance, &call.camera()?).await?;
+    if !call.may(Right::Configure) {
+        without_paths(&mut view);
+    }
+    Ok(json(StatusCode::OK, &view))
+}
+
+async fn show_timeline(call: Call) -> Result<Answer, Failure> {
+    let found = timeline(&call.appliance, &call.camera()?, call.query.range()?).await?;
+    Ok(json(StatusCode::OK, &found))
+}
+
+async fn show_events(call: Call) -> Result<Answer, Failure> {
+    let limit = call.query.limit(EVENTS_MAX)?;
+    let found = events(&call.appliance, &call.camera()?, call.query.range()?, limit).await?;
+    Ok(json(StatusCode::OK, &found))
+}
+
+async fn show_segments(call: Call) -> Result<Answer, Failure> {
+    let limit = call.query.limit(SEGMENTS_ANSWER_MAX)?;
+    let range = call.query.range()?;
+    let after = call.query.text("cursor");
+    let after = after
+        .map(|text| WallTime::parse(text).map_err(|_| wrong_cursor()))
+        .transpose()?;
+    let mut list = segments(&call.appliance, &call.camera()?, range, after, limit).await?;
+    if !call.may(Right::Configure) {
+        list.segments.iter_mut().for_each(|segment| segment.path.clear());
+    }
+    Ok(json(StatusCode::OK, &list))
+}
 
 fn add_usage(sum: &mut UsageView, u: &Usage) {
     sum.bytes += u.bytes;
@@ -61,6 +145,7 @@ pub async fn all(appliance: &Appliance) -> Result<Vec<CameraView>, Failure> {
                 kept_in: book.camera(&c.name)?.1,
                 status: statuses.remove(&c.name).or_else(|| catalog_status(&book, c)),
                 usage: sum,
+                completeness: appliance.completeness.borrow().of(&c.name),
             })
         })
         .collect();
@@ -89,7 +174,7 @@ pub async fn one(appliance: &Appliance, name: &CameraName) -> Result<CameraView,
         .await?
         .into_iter()
         .find(|v| v.settings.name == name.as_str());
-    found.ok_or_else(|| refused(&ChangeError::NoSuchCamera(name.clone())))
+    found.ok_or_else(no_camera)
 }
 
 /// Whether anything is recorded of a camera, configured or not.
@@ -98,14 +183,14 @@ pub async fn has_footage(appliance: &Appliance, name: &CameraName) -> Result<boo
     Ok(usage.iter().any(|u| u.contains_key(name)))
 }
 
-async fn must_be_known(appliance: &Appliance, name: &CameraName) -> Result<(), Failure> {
+pub(super) async fn must_be_known(appliance: &Appliance, name: &CameraName) -> Result<(), Failure> {
     if appliance.book.borrow().camera(name).is_some() || has_footage(appliance, name).await? {
         return Ok(());
     }
-    Err(refused(&ChangeError::NoSuchCamera(name.clone())))
+    Err(no_camera())
 }
 
-fn archive_failed(error: &ArchiveError) -> Failure {
+pub(super) fn archive_failed(error: &ArchiveError) -> Failure {
     Failure::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         error.to_string(),
@@ -130,15 +215,17 @@ pub async fn timeline(appliance: &Appliance, name: &CameraName, range: TimeRange
 }
 
 /// What happened, by time; as much as one answer holds.
-pub async fn events(appliance: &Appliance, name: &CameraName, range: TimeRange) -> Result<EventList, Failure> {
+async fn events(
+    appliance: &Appliance,
+    name: &CameraName,
+    range: TimeRange,
+    limit: usize,
+) -> Result<EventList, Failure> {
     let known = appliance.book.borrow().camera(name).is_some();
     let mut found = EventList::default();
     for storage in &appliance.storages {
         let camera = name.clone();
-        let answer = storage
-            .archive
-            .call(move |a| a.events(&camera, range, EVENTS_MAX))
-            .await;
+        let answer = storage.archive.call(move |a| a.events(&camera, range, limit)).await;
         let part = answer
             .map_err(|e| Failure::unavailable(&e))?
             .map_err(|e| archive_failed(&e))?;
@@ -207,12 +294,20 @@ fn hole(start: WallTime, end: WallTime, noted: &[Gap]) -> Gap {
     }
 }
 
-/// The files that hold a range, by start.
-pub async fn segments(appliance: &Appliance, name: &CameraName, range: TimeRange) -> Result<SegmentList, Failure> {
+/// The files that hold a range, by start: those that begin after the cursor, and about as many as wanted.
+async fn segments(
+    appliance: &Appliance,
+    name: &CameraName,
+    range: TimeRange,
+    after: Option<WallTime>,
+    limit: usize,
+) -> Result<SegmentList, Failure> {
     must_be_known(appliance, name).await?;
+    let from = after.map_or(range.start, |after| after.max(range.start));
     let mut list = Vec::new();
     for storage in &appliance.storages {
-        let mut rest = Some(range);
+        let mut rest = TimeRange::new(from, range.end);
+        let mut taken = 0;
         while let Some(range) = rest {
             let camera = name.clone();
             let answer = storage.archive.call(move |a| a.segments(&camera, range)).await;
@@ -220,19 +315,37 @@ pub async fn segments(appliance: &Appliance, name: &CameraName, range: TimeRange
                 .map_err(|e| Failure::unavailable(&e))?
                 .map_err(|e| archive_failed(&e))?;
             let next = found.last().map(|s| s.end.max(s.key.start.offset(1)));
+            let wanted = |s: &&Arc<SegmentMeta>| after.is_none_or(|after| s.key.start > after);
+            let before = list.len();
+            list.extend(found.iter().filter(wanted).map(|s| view(s)));
+            taken += list.len() - before;
             rest = next
-                .filter(|_| found.len() >= SEGMENTS_MAX)
+                .filter(|_| found.len() >= SEGMENTS_MAX && taken <= limit)
                 .and_then(|start| TimeRange::new(start, range.end));
-            list.extend(found.iter().map(|s| view(s)));
-            if list.len() > SEGMENTS_ANSWER_MAX {
-                let message = format!("the range holds more than {SEGMENTS_ANSWER_MAX} files");
-                return Err(Failure::bad(message, "ask for a shorter one"));
-            }
         }
     }
     list.sort_by_key(|s| s.start);
     list.dedup_by(|a, b| a.path == b.path);
-    Ok(SegmentList { segments: list })
+    Ok(page(list, limit))
+}
+
+/// Cuts a list between two files that begin at different times, since the time is the cursor.
+fn page(mut list: Vec<SegmentView>, limit: usize) -> SegmentList {
+    let same = |at: usize| {
+        list.get(at)
+            .zip(list.get(at - 1))
+            .is_some_and(|(a, b)| a.start == b.start)
+    };
+    let mut end = limit.max(1);
+    while same(end) {
+        end += 1;
+    }
+    let more = list.len() > end;
+    list.truncate(end);
+    SegmentList {
+        next: list.last().filter(|_| more).map(|s| s.start.to_clock()),
+        segments: list,
+    }
 }
 
 fn view(segment: &SegmentMeta) -> SegmentView {
@@ -326,6 +439,27 @@ mod tests {
             },
             cause,
         }
+    }
+
+    #[test]
+    fn pages_of_files_never_lose_one_that_begins_with_another() {
+        let file = |start: i64, path: &str| SegmentView {
+            path: path.into(),
+            start: at(start),
+            end: at(start + 10),
+            bytes: 1,
+            open: false,
+        };
+        let all = vec![file(0, "a"), file(10, "b"), file(10, "c"), file(20, "d")];
+        let first = page(all.clone(), 2);
+        assert_eq!(
+            (first.segments.len(), first.next.as_deref()),
+            (3, Some("19700101T000010Z"))
+        );
+        let all_of_it = page(all, 3);
+        assert_eq!((all_of_it.segments.len(), all_of_it.next.is_some()), (3, true));
+        assert_eq!(page(vec![file(0, "a")], 1).next, None);
+        assert_eq!(page(Vec::new(), 1).segments, []);
     }
 
     #[test]

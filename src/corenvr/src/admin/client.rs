@@ -9,7 +9,9 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::api::{ErrorBody, ErrorText};
+use corenvr_media::{CameraName, TimeRange};
+
+use super::api::{CameraList, Problem, SegmentList, SegmentView, camera_path};
 use crate::config::{self, LoadError};
 
 /// Largest answer that is read.
@@ -51,20 +53,20 @@ pub enum ClientError {
     #[error("corenvr answered with something else: {0}; do the command line and the recorder have the same version?")]
     Answer(String),
     /// It refused, and said why.
-    #[error("{}{}", text.message, remedy(text))]
+    #[error("{}{}", problem.detail, remedy(problem))]
     Refused {
         /// The HTTP status.
         status: u16,
         /// The reason.
-        text: ErrorText,
+        problem: Problem,
     },
 }
 
-fn remedy(text: &ErrorText) -> String {
-    if text.remedy.is_empty() {
+fn remedy(problem: &Problem) -> String {
+    if problem.remedy.is_empty() {
         String::new()
     } else {
-        format!(". Remedy: {}", text.remedy)
+        format!(". Remedy: {}", problem.remedy)
     }
 }
 
@@ -72,6 +74,7 @@ fn remedy(text: &ErrorText) -> String {
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    state_dir: PathBuf,
     config: PathBuf,
 }
 
@@ -91,13 +94,43 @@ impl Client {
         };
         Ok(Self {
             socket: server.socket(),
+            state_dir: server.state_dir,
             config: path.to_owned(),
         })
+    }
+
+    /// Where that recorder keeps its accounts.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     /// Asks for a document.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.request("GET", path, &[])
+    }
+
+    /// All cameras, however many answers they take.
+    pub fn cameras(&self) -> Result<CameraList, ClientError> {
+        let mut all: CameraList = self.get("/api/v1/cameras")?;
+        while let Some(cursor) = all.next.take() {
+            let more: CameraList = self.get(&format!("/api/v1/cameras?cursor={cursor}"))?;
+            all.cameras.extend(more.cameras);
+            // One that does not move on would go on for ever.
+            all.next = more.next.filter(|next| *next != cursor);
+        }
+        Ok(all)
+    }
+
+    /// All files of a camera that hold a range, however many answers they take.
+    pub fn segments(&self, name: &CameraName, range: TimeRange) -> Result<Vec<SegmentView>, ClientError> {
+        let path = camera_path(name, &format!("/segments?from={}&to={}", range.start, range.end));
+        let mut all: SegmentList = self.get(&path)?;
+        while let Some(cursor) = all.next.take() {
+            let more: SegmentList = self.get(&format!("{path}&cursor={cursor}"))?;
+            all.segments.extend(more.segments);
+            all.next = more.next.filter(|next| *next != cursor);
+        }
+        Ok(all.segments)
     }
 
     /// Sends a document and reads one.
@@ -111,17 +144,35 @@ impl Client {
         self.request("DELETE", path, &[])
     }
 
+    /// Deletes a resource of which nothing is told then.
+    pub fn remove(&self, path: &str) -> Result<(), ClientError> {
+        let (status, answer) = self.exchange("DELETE", path, &[])?;
+        if status == 204 {
+            return Ok(());
+        }
+        match serde_json::from_slice(&answer) {
+            Ok(problem) => Err(ClientError::Refused { status, problem }),
+            Err(error) => Err(ClientError::Answer(format!("status {status}, {error}"))),
+        }
+    }
+
     fn request<T: DeserializeOwned>(&self, method: &str, path: &str, body: &[u8]) -> Result<T, ClientError> {
         let (status, answer) = self.exchange(method, path, body)?;
         let not_ours = |e: serde_json::Error| ClientError::Answer(format!("status {status}, {e}"));
         if (200..300).contains(&status) {
             return serde_json::from_slice(&answer).map_err(not_ours);
         }
-        let body: ErrorBody = serde_json::from_slice(&answer).map_err(not_ours)?;
-        Err(ClientError::Refused {
-            status,
-            text: body.error,
-        })
+        let problem: Problem = serde_json::from_slice(&answer).map_err(not_ours)?;
+        Err(ClientError::Refused { status, problem })
+    }
+
+    /// Asks for a text.
+    pub fn text(&self, path: &str) -> Result<String, ClientError> {
+        let (status, answer) = self.exchange("GET", path, &[])?;
+        match status {
+            200..300 | 503 => Ok(String::from_utf8_lossy(&answer).into_owned()),
+            status => Err(ClientError::Answer(format!("status {status}"))),
+        }
     }
 
     fn exchange(&self, method: &str, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>), ClientError> {
@@ -163,6 +214,10 @@ fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    // It has no body, and says nothing of its length (RFC 9110 section 8.6).
+    if status == 204 {
+        return Some((status, Vec::new()));
+    }
     let declared = head.lines().find_map(|l| {
         let (name, value) = l.split_once(':')?;
         name.eq_ignore_ascii_case("content-length")

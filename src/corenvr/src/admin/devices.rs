@@ -7,20 +7,23 @@ use corenvr_proto::gb28181::{
     platform::{CommandError, Query as Question, QueryResult},
     ptz::{Pan, PresetAction, PtzCommand, Tilt, Zoom},
 };
-use corenvr_shard::time;
-use hyper::{Method, Request, StatusCode, body::Incoming};
+use corenvr_shard::{Class, spawn, time};
+use hyper::StatusCode;
 use jiff::tz::{Offset, TimeZone};
 use serde_json::json;
 use std::{rc::Rc, time::Duration};
 
 use super::{
     api::{DeviceList, PtzAction, PtzRequest, RecordList, RecordView},
-    http::{Answer, Failure, Query, json as answer, read_json},
-    server::{range, refused},
+    http::{Answer, Failure, Query, json as answer},
+    routes::{Call, Need, Route, no_camera, route},
 };
-use crate::supervisor::{
-    appliance::{Appliance, ChangeError},
-    devices::{Devices, device_url},
+use crate::{
+    accounts::{Right, audit::Action},
+    supervisor::{
+        appliance::Appliance,
+        devices::{Devices, device_url},
+    },
 };
 
 /// Longest movement that ends by itself.
@@ -28,25 +31,36 @@ const MOVE_MS_MAX: u64 = 10_000;
 /// Longest range that a device is searched for recordings.
 const RECORDS_SPAN_MAX: Duration = Duration::from_secs(31 * 86_400);
 
-/// Requests below `/api/v1/gb28181`.
-pub async fn route(appliance: &Appliance, method: Method, parts: &[&str], query: &Query) -> Result<Answer, Failure> {
-    let devices = running(appliance)?;
-    match (method, parts) {
-        (Method::GET, ["devices"]) => Ok(answer(StatusCode::OK, &list(devices))),
-        (Method::GET, ["setup"]) => Ok(answer(StatusCode::OK, &devices.setup())),
-        (Method::GET, ["devices", id]) => one(devices, device(id)?).await,
-        (Method::POST, ["devices", id, "catalog"]) => catalog(devices, device(id)?).await,
-        (Method::GET, ["devices", id, "records"]) => {
-            let id = device(id)?;
-            let channel = query.text("channel").map_or(Ok(id), device)?;
-            records(appliance, devices, id, channel, query).await
-        }
-        _ => Err(Failure::new(
-            StatusCode::NOT_FOUND,
-            "there is nothing there for this method",
-            "/api/v1/gb28181/devices and /api/v1/gb28181/setup are there",
-        )),
-    }
+/// What can be asked of devices. What is not about one camera of theirs is the administrator's.
+pub const ROUTES: &[Route] = &[
+    route!(GET "/api/v1/gb28181/devices", Need::Right(Right::Configure), list),
+    route!(GET "/api/v1/gb28181/setup", Need::Right(Right::Configure), setup),
+    route!(GET "/api/v1/gb28181/devices/{id}", Need::Right(Right::Configure), show),
+    route!(POST "/api/v1/gb28181/devices/{id}/catalog", Need::Right(Right::Configure), ask_catalog),
+    route!(GET "/api/v1/gb28181/devices/{id}/records", Need::Right(Right::Configure), show_records),
+    route!(POST "/api/v1/cameras/{name}/ptz", Need::Camera(Right::Control), ptz),
+];
+
+async fn list(call: Call) -> Result<Answer, Failure> {
+    Ok(answer(StatusCode::OK, &listed(running(&call.appliance)?)))
+}
+
+async fn setup(call: Call) -> Result<Answer, Failure> {
+    Ok(answer(StatusCode::OK, &running(&call.appliance)?.setup()))
+}
+
+async fn show(call: Call) -> Result<Answer, Failure> {
+    one(running(&call.appliance)?, device(call.arg(0))?).await
+}
+
+async fn ask_catalog(call: Call) -> Result<Answer, Failure> {
+    catalog(running(&call.appliance)?, device(call.arg(0))?).await
+}
+
+async fn show_records(call: Call) -> Result<Answer, Failure> {
+    let id = device(call.arg(0))?;
+    let channel = call.query.text("channel").map_or(Ok(id), device)?;
+    records(&call.appliance, running(&call.appliance)?, id, channel, &call.query).await
 }
 
 /// The SIP server, if devices may come.
@@ -64,7 +78,7 @@ fn device(text: &str) -> Result<DeviceId, Failure> {
     DeviceId::parse(text).map_err(|e| Failure::bad(e.to_string(), "`corenvr gb28181 devices` shows all"))
 }
 
-fn list(devices: &Devices) -> DeviceList {
+fn listed(devices: &Devices) -> DeviceList {
     DeviceList {
         devices: devices
             .server
@@ -143,7 +157,7 @@ async fn records(
     channel: DeviceId,
     query: &Query,
 ) -> Result<Answer, Failure> {
-    let range = range(query)?;
+    let range = query.range()?;
     if range.start == WallTime::MIN || range.end.saturating_since(range.start) > RECORDS_SPAN_MAX {
         let days = RECORDS_SPAN_MAX.as_secs() / 86_400;
         return Err(Failure::bad(
@@ -186,13 +200,30 @@ pub fn zone(utc_offset_s: i32) -> TimeZone {
 }
 
 /// Moves a camera.
-pub async fn ptz(appliance: &Rc<Appliance>, name: &CameraName, request: Request<Incoming>) -> Result<Answer, Failure> {
-    let wanted: PtzRequest = read_json(request).await?;
+async fn ptz(mut call: Call) -> Result<Answer, Failure> {
+    let name = call.camera()?;
+    let wanted: PtzRequest = call.json().await?;
+    let sent = move_camera(&call.appliance, &name, &wanted);
+    let (word, number) = (word_of(wanted.action), wanted.preset);
+    let detail = number.map_or_else(|| word.clone(), |number| format!("{word} {number}"));
+    call.audit(Action::Ptz, Some(&name), &detail, sent.is_ok());
+    if let Some(moving) = sent? {
+        time::sleep(moving).await;
+    }
+    tracing::info!(camera = %name, action = %word, "camera moved");
+    Ok(answer(StatusCode::OK, &json!({ "sent": true })))
+}
+
+fn word_of(action: PtzAction) -> String {
+    let word = serde_json::to_value(action).ok();
+    word.and_then(|w| w.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Sends the command, and lets a movement that is to end do so whatever becomes of who asked for it. Returns for how long it moves.
+fn move_camera(appliance: &Rc<Appliance>, name: &CameraName, wanted: &PtzRequest) -> Result<Option<Duration>, Failure> {
     let url = {
         let book = appliance.book.borrow();
-        let (settings, _) = book
-            .camera(name)
-            .ok_or_else(|| refused(&ChangeError::NoSuchCamera(name.clone())))?;
+        let (settings, _) = book.camera(name).ok_or_else(no_camera)?;
         device_url(settings).cloned()
     };
     let Some(url) = url else {
@@ -202,26 +233,30 @@ pub async fn ptz(appliance: &Rc<Appliance>, name: &CameraName, request: Request<
             remedy,
         ));
     };
-    let devices = running(appliance)?;
-    let channel = devices
-        .server
+    let server = &running(appliance)?.server;
+    let channel = server
         .channel_of(&url)
         .map_err(|reason| Failure::new(StatusCode::CONFLICT, reason, ""))?;
-    let command = command(&wanted)?;
-    let send = |command| {
-        let control = Control::Ptz(command);
-        devices
-            .server
-            .control(url.device, channel, control)
-            .map_err(|e| failed(&e))
+    let command = command(wanted)?;
+    let sent = server.control(url.device, channel, Control::Ptz(command));
+    sent.map_err(|e| failed(&e))?;
+    let (Some(ms), PtzCommand::Move { .. }) = (wanted.for_ms, command) else {
+        return Ok(None);
     };
-    send(command)?;
-    if let (Some(ms), PtzCommand::Move { .. }) = (wanted.for_ms, command) {
-        time::sleep(Duration::from_millis(ms.min(MOVE_MS_MAX))).await;
-        send(PtzCommand::STOP)?;
-    }
-    tracing::info!(camera = %name, action = ?wanted.action, "camera moved");
-    Ok(answer(StatusCode::OK, &json!({ "sent": true })))
+    let moving = Duration::from_millis(ms.min(MOVE_MS_MAX));
+    let (appliance, name) = (appliance.clone(), name.clone());
+    let stop = spawn(Class::Live, "ptz-stop", async move {
+        time::sleep(moving).await;
+        let Ok(devices) = running(&appliance) else { return };
+        let stopped = devices
+            .server
+            .control(url.device, channel, Control::Ptz(PtzCommand::STOP));
+        if let Err(error) = stopped {
+            tracing::warn!(camera = %name, %error, "a movement could not be stopped");
+        }
+    });
+    stop.detach();
+    Ok(Some(moving))
 }
 
 fn command(wanted: &PtzRequest) -> Result<PtzCommand, Failure> {

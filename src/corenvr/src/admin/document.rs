@@ -2,12 +2,59 @@
 
 use corenvr_recorder::CameraStatus;
 use corenvr_shard::WorkerError;
+use hyper::StatusCode;
+use serde_json::Value;
 
 use super::{
-    api::{DiskView, RtmpView, Status},
-    http::Failure,
+    api::{CameraCompleteness, CrashView, DiskView, LeftOut, RtmpView, Status},
+    http::{Answer, Failure, json},
+    routes::{Call, Need, Route, route},
 };
-use crate::supervisor::{appliance::Appliance, devices::Devices, load::ShardLoad};
+use crate::{
+    accounts::Right,
+    supervisor::{appliance::Appliance, crashes, devices::Devices, load::ShardLoad},
+};
+
+/// The status, for whoever has an account.
+pub const ROUTES: &[Route] = &[route!(GET "/api/v1/status", Need::Right(Right::Status), show)];
+
+async fn show(call: Call) -> Result<Answer, Failure> {
+    let mut status = status(&call.appliance).await?;
+    if !call.may(Right::Configure) {
+        for_others(&mut status, &call);
+    }
+    Ok(json(StatusCode::OK, &status))
+}
+
+/// Who does not administer the recorder is told of the cameras that they may see and of their own sessions. Where files lie, who else
+/// watches, and who tried to push what, is not for them.
+fn for_others(status: &mut Status, call: &Call) {
+    status.config.clear();
+    status.cameras.retain(|camera| {
+        let name = camera["name"].as_str().and_then(|name| name.parse().ok());
+        name.is_some_and(|name| call.sees(&name))
+    });
+    let own = Value::from(call.caller.who.to_string());
+    if let Some(sessions) = status.playback["sessions"].as_array_mut() {
+        sessions.retain(|session| session["user"] == own);
+    }
+    for disk in &mut status.disks {
+        disk.path.clear();
+        disk.failed = disk.failed.take().map(|_| "is not in use".to_owned());
+    }
+    if let Some(rtmp) = &mut status.rtmp {
+        rtmp.refused.clear();
+    }
+    status
+        .completeness
+        .retain(|c| c.camera.parse().is_ok_and(|name| call.sees(&name)));
+    for shard in &mut status.shards {
+        shard.last_stalls.clear();
+        shard.held = None;
+    }
+    status.crashes.clear();
+    status.left_out.clear();
+}
 
 /// How the recorder is right now.
 pub async fn status(appliance: &Appliance) -> Result<Status, Failure> {
@@ -17,22 +64,56 @@ pub async fn status(appliance: &Appliance) -> Result<Status, Failure> {
         .await
         .map_err(|e| Failure::unavailable(&e))?;
     let disks = disks(appliance, &cameras).await.map_err(|e| Failure::unavailable(&e))?;
+    let crashes = crashes(appliance).await;
     let mut rtsp = appliance.playback.listening();
     rtsp.sort_unstable();
+    let mut rtsps = appliance.playback.listening_tls();
+    rtsps.sort_unstable();
+    let mut left_out = appliance.book.borrow().all_left_out();
+    left_out.extend(
+        appliance
+            .identities
+            .problems()
+            .into_iter()
+            .map(|message| LeftOut { message }),
+    );
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: appliance.started.elapsed().as_secs(),
         config: appliance.config_path.clone(),
         rtsp,
+        rtsps,
+        http: appliance.book.borrow().config.http.listen.clone(),
+        https: appliance.book.borrow().config.http.tls_listen.clone(),
         rtmp: publishers(appliance),
         shards: appliance.load.borrow().iter().map(ShardLoad::show).collect(),
+        completeness: completeness(appliance, &cameras),
         cameras: cameras.iter().filter_map(|c| serde_json::to_value(c).ok()).collect(),
         disks,
         playback: serde_json::to_value(appliance.playback.snapshot()).unwrap_or_default(),
         gb28181: appliance.devices.get().map(Devices::summary),
-        left_out: appliance.book.borrow().all_left_out(),
+        crashes,
+        left_out,
     })
+}
+
+fn completeness(appliance: &Appliance, cameras: &[CameraStatus]) -> Vec<CameraCompleteness> {
+    let known = appliance.completeness.borrow();
+    let of = |c: &CameraStatus| {
+        Some(CameraCompleteness {
+            camera: c.name.to_string(),
+            completeness: known.of(&c.name)?,
+        })
+    };
+    cameras.iter().filter_map(of).collect()
+}
+
+async fn crashes(appliance: &Appliance) -> Vec<CrashView> {
+    let state_dir = appliance.book.borrow().config.server.state_dir.clone();
+    corenvr_shard::blocking(move || crashes::list(&state_dir))
+        .await
+        .unwrap_or_default()
 }
 
 fn publishers(appliance: &Appliance) -> Option<RtmpView> {
@@ -42,8 +123,10 @@ fn publishers(appliance: &Appliance) -> Option<RtmpView> {
     })
 }
 
-async fn disks(appliance: &Appliance, cameras: &[CameraStatus]) -> Result<Vec<DiskView>, WorkerError> {
+/// The storage directories as they are now.
+pub(super) async fn disks(appliance: &Appliance, cameras: &[CameraStatus]) -> Result<Vec<DiskView>, WorkerError> {
     let usage = appliance.usage().await?;
+    let rates = rates(appliance, cameras);
     let mut disks = Vec::new();
     for (index, storage) in appliance.storages.iter().enumerate() {
         let mut disk = empty(&storage.settings);
@@ -53,23 +136,20 @@ async fn disks(appliance: &Appliance, cameras: &[CameraStatus]) -> Result<Vec<Di
             disk.oldest = [disk.oldest, u.first].into_iter().flatten().min();
         }
         disk.queued = storage.archive.queued();
+        disk.write_ms = appliance
+            .slowest_writes_ms
+            .borrow()
+            .get(index)
+            .copied()
+            .unwrap_or_default();
+        disk.write_failures = storage.load.snapshot().failed;
         disk.slowest_ms = appliance.slowest_ms.borrow().get(index).copied().unwrap_or_default();
         let path = storage.settings.path.clone();
         if let Ok(Ok(fs)) = corenvr_shard::blocking(move || rustix::fs::statvfs(&path)).await {
             disk.total = fs.f_blocks.saturating_mul(fs.f_frsize);
             disk.free = fs.f_bavail.saturating_mul(fs.f_frsize);
         }
-        let bits: u64 = {
-            let book = appliance.book.borrow();
-            let on_this = |c: &&CameraStatus| {
-                let settings = book.camera(&c.name).map(|(s, _)| s);
-                settings
-                    .and_then(|s| appliance.recorder_config(s).ok())
-                    .is_some_and(|c| c.storage == index)
-            };
-            cameras.iter().filter(on_this).map(|c| c.counters.bitrate_bps).sum()
-        };
-        disk.horizon_s = horizon_s(&disk, bits / 8);
+        disk.horizon_s = horizon_s(&disk, rates.get(index).copied().unwrap_or_default());
         disks.push(disk);
     }
     for (settings, reason) in &appliance.failed_storages {
@@ -81,7 +161,23 @@ async fn disks(appliance: &Appliance, cameras: &[CameraStatus]) -> Result<Vec<Di
     Ok(disks)
 }
 
-fn empty(settings: &crate::config::Storage) -> DiskView {
+/// Bytes that are recorded per second, by storage directory in use.
+pub(super) fn rates(appliance: &Appliance, cameras: &[CameraStatus]) -> Vec<u64> {
+    let settings = appliance.recorded();
+    let mut rates = vec![0; appliance.storages.len()];
+    for camera in cameras {
+        let storage = settings
+            .get(&camera.name)
+            .and_then(|s| appliance.recorder_config(s).ok());
+        if let Some(rate) = storage.and_then(|c| rates.get_mut(c.storage)) {
+            *rate += camera.counters.bitrate_bps / 8;
+        }
+    }
+    rates
+}
+
+/// Of which nothing is known.
+pub(super) fn empty(settings: &crate::config::Storage) -> DiskView {
     DiskView {
         path: settings.path.clone(),
         failed: None,
@@ -95,6 +191,8 @@ fn empty(settings: &crate::config::Storage) -> DiskView {
         horizon_s: None,
         queued: 0,
         slowest_ms: 0,
+        write_ms: 0,
+        write_failures: 0,
     }
 }
 

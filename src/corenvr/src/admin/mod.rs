@@ -1,16 +1,25 @@
-//! The local HTTP API: how the command line talks to the running recorder.
+//! The HTTP API of the appliance: for the command line on a unix socket, for people and programs on the addresses of `[http]`.
 //!
-//! It listens on a unix socket that only the service's user and root may open, so that no password is needed on the machine
-//! itself. Exports are not made here: the answer of `/segments` names the files, and the command line reads them itself, in a
-//! process of its own, so that a large export takes neither memory nor time from the recorder.
+//! A request goes through `listen` (how many connections), `server` (sizes, headers), `caller` (who asks), `routes` (whether they may)
+//! and only then to the handler of its resource. Everything runs on the control executor; what blocks is handed on. What is answered
+//! is described in `openapi.json`, which tests compare with the table of routes and with what is truly served.
 
 pub mod api;
 mod backfill;
+pub mod caller;
+mod camera_changes;
 mod cameras;
 pub mod client;
+pub mod clip;
 mod devices;
 mod document;
-mod http;
-pub mod server;
+pub mod health;
+pub mod http;
+pub mod listen;
+pub mod metrics;
+pub mod routes;
+mod server;
+mod site;
+pub mod users;
 
 pub use devices::zone;

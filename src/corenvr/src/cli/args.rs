@@ -1,5 +1,7 @@
 //! What can be written on the command line. Parsing never acts.
 
+pub mod users;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,6 +11,7 @@ use corenvr_media::CameraName;
 use corenvr_proto::gb28181::id::DeviceId;
 use corenvr_recorder::TransportChoice;
 
+use self::users::{AuditArgs, UserCommand};
 use crate::{admin::api::PtzAction, config};
 
 /// A network video recorder: cameras in by RTSP, RTMP and GB28181, Matroska on disk, any moment back out over RTSP.
@@ -54,18 +57,54 @@ pub enum Command {
         The clip begins with the key frame at or before --from, since nothing can be decoded without it."
     )]
     Export(ExportArgs),
+    /// Accounts: who may watch, export and change what
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Who logged in, watched, exported and changed what, newest first
+    #[command(after_help = "Example: corenvr audit --from -24h --camera front-door")]
+    Audit(AuditArgs),
     /// How the running recorder is: shards, cameras, disks, sessions
     #[command(after_help = "Example: corenvr status --json")]
     Status(Output),
     /// Look at a configuration file without using it
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Certificates for rtsps:// and https://
+    #[command(subcommand)]
+    Tls(TlsCommand),
     /// Check whether this machine can run the recorder, with a remedy for everything that stands in the way
     #[command(after_help = "Example: corenvr doctor --config /etc/corenvr/corenvr.toml")]
     Doctor(Output),
+    /// Collect what the developers need to find a fault: status, doctor, log, settings without secrets
+    #[command(
+        name = "support-bundle",
+        after_help = "Example: corenvr support-bundle -o /tmp/support.tar.gz --hours 48\n\n\
+        Works with the recorder stopped. Passwords, keys and tokens are taken out; names, addresses and times stay."
+    )]
+    SupportBundle(SupportArgs),
     /// Check or rebuild the archive while the recorder is stopped
     #[command(subcommand)]
     Archive(ArchiveCommand),
+    /// Let the recorder use io_uring where the kernel's settings forbid it
+    #[command(
+        name = "allow-io-uring",
+        after_help = "Example: sudo corenvr allow-io-uring\n\n\
+        Allows it to the group of the service alone (kernel.io_uring_disabled = 1 and kernel.io_uring_group), now and after a\n\
+        restart of the machine. It changes nothing where io_uring is allowed to everybody, or where the kernel has no such setting."
+    )]
+    AllowIoUring(AllowIoUringArgs),
+    /// Print the completions for a shell
+    #[command(after_help = "Example: corenvr completions bash > /etc/bash_completion.d/corenvr")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(after_help = "Example: corenvr man /usr/local/share/man/man1")]
+    Man {
+        /// The directory; made if it is not there
+        dir: PathBuf,
+    },
 }
 
 /// Which configuration.
@@ -86,6 +125,16 @@ pub struct Output {
     pub json: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct AllowIoUringArgs {
+    /// The group that may use it
+    #[arg(long, value_name = "GROUP", default_value = "corenvr")]
+    pub group: String,
+    /// Take back what this command did
+    #[arg(long)]
+    pub undo: bool,
+}
+
 /// Most simulated cameras.
 pub const SIM_CAMERAS_MAX: u32 = 10_000;
 /// Most channels of a simulated GB28181 device.
@@ -104,6 +153,9 @@ pub struct DemoArgs {
     /// Where players connect, on this machine only
     #[arg(long, value_name = "P", default_value_t = 8554)]
     pub rtsp_port: u16,
+    /// Where browsers and programs connect, on this machine only
+    #[arg(long, value_name = "P", default_value_t = 8080)]
+    pub http_port: u16,
 }
 
 #[derive(Debug, Args)]
@@ -399,9 +451,21 @@ pub struct ExportArgs {
     /// To when
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
     pub to: String,
-    /// The file to write, ending in .mkv; an existing one is not overwritten
+    /// The file to write, ending in .mkv or .mp4; an existing one is not overwritten
     #[arg(short = 'o', long = "output", value_name = "FILE")]
     pub file: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct SupportArgs {
+    /// The file to write; an existing one is not overwritten
+    #[arg(short = 'o', long = "output", value_name = "FILE.tar.gz")]
+    pub file: Option<PathBuf>,
+    /// How much of the log
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=24 * 90))]
+    pub hours: u32,
     #[command(flatten)]
     pub output: Output,
 }
@@ -417,6 +481,30 @@ pub enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TlsCommand {
+    /// Make a key and a certificate that this machine signs for itself, and print what to configure
+    #[command(after_help = "Example: corenvr tls self-signed --name nvr.example.org\n\n\
+        It is good for this machine's host name and addresses, localhost, and the names given. Existing files are not overwritten.")]
+    SelfSigned(SelfSignedArgs),
+    /// Show the configured certificates: names, validity, fingerprint
+    #[command(after_help = "Example: corenvr tls show")]
+    Show(Output),
+}
+
+#[derive(Debug, Args)]
+pub struct SelfSignedArgs {
+    /// Where cert.pem and key.pem are put
+    #[arg(long, value_name = "DIR", default_value = "/etc/corenvr/tls")]
+    pub dir: PathBuf,
+    /// A further name or address that clients use for this machine; may be given several times
+    #[arg(long, value_name = "HOST")]
+    pub name: Vec<String>,
+    /// How long it is valid
+    #[arg(long, value_name = "N", default_value_t = 730, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub days: u16,
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,18 +11,19 @@ use super::{
     Failure,
     args::{AddArgs, CameraArg, CameraCommand, Output, PtzArgs, RemoveArgs},
     output,
-    views::{CameraStatus, Probe, show_bitrate},
+    views::{CameraStatus, Probe, show_bitrate, show_share, show_span},
     when,
 };
 use crate::{
     admin::{
-        api::{CameraList, CameraView, KeptIn, ProbeRequest, PtzRequest, Removed, camera_path},
+        api::{CameraView, CompletenessView, KeptIn, ProbeRequest, PtzRequest, Removed, ShareView, camera_path},
         client::{Client, ClientError},
     },
     config::{CameraJson, CameraSettings, MODES, TRANSPORTS, values::show_size, word},
 };
 
-const CAMERAS: &str = "/api/v1/cameras";
+/// What is printed while a camera is tried comes before it is added, so that the two are asked for apart.
+const ADD_UNTRIED: &str = "/api/v1/cameras?probe=0";
 
 /// Does what is asked.
 pub fn run(command: CameraCommand) -> Result<(), Failure> {
@@ -90,7 +91,7 @@ fn add(args: AddArgs) -> Result<(), Failure> {
             )));
         }
     }
-    let added: CameraView = client.send("POST", CAMERAS, &camera)?;
+    let added: CameraView = client.send("POST", ADD_UNTRIED, &camera)?;
     if args.output.json {
         output::json(&json!({ "camera": added, "probe": probed.ok() }));
     } else {
@@ -105,7 +106,7 @@ const fn comes_to_us(source: &Source) -> bool {
 
 /// Adds a camera that cannot be tried, since it is the camera that connects.
 fn add_waiting(client: &Client, name: &CameraName, camera: &CameraJson, as_json: bool) -> Result<(), Failure> {
-    let added: CameraView = client.send("POST", CAMERAS, camera)?;
+    let added: CameraView = client.send("POST", ADD_UNTRIED, camera)?;
     if as_json {
         output::json(&json!({ "camera": added, "probe": null }));
         return Ok(());
@@ -160,10 +161,10 @@ fn status_of(view: &CameraView) -> CameraStatus {
 fn list(out: &Output) -> Result<(), Failure> {
     let client = client(out)?;
     if out.json {
-        output::json(&client.get::<Value>(CAMERAS)?);
+        output::json(&client.cameras()?);
         return Ok(());
     }
-    let list: CameraList = client.get(CAMERAS)?;
+    let list = client.cameras()?;
     let head = ["NAME", "STATE", "VIDEO", "FPS", "RATE", "RECORDED", "SOURCE"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for view in &list.cameras {
@@ -258,7 +259,18 @@ fn details(view: &CameraView, zone: &TimeZone) -> Vec<(&'static str, String)> {
         )),
     );
     push("oldest", view.usage.first.map(|t| when::show(t, zone)));
+    push("complete", view.completeness.as_ref().map(complete));
     rows
+}
+
+fn complete(c: &CompletenessView) -> String {
+    let one = |share: Option<ShareView>| match share {
+        Some(s) if s.missing_s >= 1.0 => {
+            format!("{} ({} missing)", show_share(Some(&s)), show_span(s.missing_s as u64))
+        }
+        share => show_share(share.as_ref()),
+    };
+    format!("last hour {}, last day {}", one(c.hour), one(c.day))
 }
 
 fn remove(args: &RemoveArgs) -> Result<(), Failure> {

@@ -5,16 +5,30 @@ use std::{io, path::Path};
 use serde_json::json;
 
 use super::{Failure, output};
-use crate::config::{self, LoadError, Loaded};
+use crate::{
+    config::{self, LoadError, Loaded},
+    doctor::Verdict,
+    tls,
+};
 
-/// Prints the mistakes; fails if there are any.
+/// Prints the mistakes; fails if there are any. What is wrong with a certificate is told and is no failure: it lies in another file, and
+/// the recorder runs in spite of it.
 pub fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
     let loaded = load(file).map_err(|e| Failure::Failed(e.to_string()))?;
+    let mut warnings = tls::findings(&loaded.config);
+    warnings.retain(|f| f.verdict != Verdict::Good);
     if as_json {
-        output::json(&json!({ "file": file, "valid": loaded.errors.is_empty(), "errors": loaded.errors }));
+        let valid = loaded.errors.is_empty();
+        output::json(&json!({ "file": file, "valid": valid, "errors": loaded.errors, "warnings": warnings }));
     } else {
         for error in &loaded.errors {
             output::line(&error.to_string());
+        }
+        for warning in &warnings {
+            output::line(&format!(
+                "warning: {}: {}. Remedy: {}",
+                warning.check, warning.found, warning.remedy
+            ));
         }
         output::line(&summary(file, &loaded));
     }

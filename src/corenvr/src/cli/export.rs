@@ -16,7 +16,7 @@ use corenvr_media::TimeRange;
 use corenvr_store::{
     SegmentKey, SegmentMeta, SegmentState,
     archive::Progress,
-    export::{ExportError, Exported, export},
+    export::{ExportError, Exported, Format, prepare},
     mkv::{
         file::{FileError, ReadAt},
         recover,
@@ -27,24 +27,20 @@ use serde_json::json;
 
 use super::{Failure, args::ExportArgs, output, views::show_span, when};
 use crate::{
-    admin::{
-        api::{SegmentList, SegmentView, camera_path},
-        client::Client,
-    },
+    admin::{api::SegmentView, client::Client},
     config::values::show_size,
 };
 
 /// Writes the clip.
 pub fn run(args: &ExportArgs) -> Result<(), Failure> {
-    check_target(&args.file)?;
+    let format = check_target(&args.file)?;
     let range = when::range(&args.from, &args.to, when::now(), &TimeZone::system())?;
     let client = Client::from_config(&args.output.config.config)?;
-    let path = camera_path(&args.name, &format!("/segments?from={}&to={}", range.start, range.end));
-    let list: SegmentList = client.get(&path)?;
+    let segments = client.segments(&args.name, range)?;
     let mut bar = output::Bar::new();
-    let sources = open_all(&list.segments, &mut bar)?;
+    let sources = open_all(&segments, &mut bar)?;
     let metas: Vec<_> = sources.iter().map(|s| s.meta.clone()).collect();
-    let written = write(&args.file, &metas, range, &mut bar);
+    let written = write(&args.file, format, &metas, range, &mut bar);
     bar.clear();
     match written {
         Ok(exported) => {
@@ -59,23 +55,21 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     }
 }
 
-fn check_target(file: &Path) -> Result<(), Failure> {
-    match file.extension().and_then(OsStr::to_str) {
-        Some("mkv") => {}
-        Some("mp4") => {
-            return Err(Failure::Usage(
-                "exporting .mp4 is not supported by this version: name a .mkv file, and `ffmpeg -i clip.mkv -c copy clip.mp4` if it has to be one".into(),
-            ));
-        }
-        _ => return Err(Failure::Usage(format!("{} does not end in .mkv", file.display()))),
-    }
+fn check_target(file: &Path) -> Result<Format, Failure> {
+    let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let Some(format) = Format::of_extension(extension) else {
+        return Err(Failure::Usage(format!(
+            "{} ends neither in .mkv nor in .mp4",
+            file.display()
+        )));
+    };
     if file.exists() {
         return Err(Failure::Failed(format!(
             "{} exists already and is not overwritten",
             file.display()
         )));
     }
-    Ok(())
+    Ok(format)
 }
 
 /// A segment that stays readable whatever the recorder does to its name.
@@ -176,10 +170,16 @@ fn open_file(segment: &SegmentView) -> io::Result<(File, PathBuf, bool)> {
 /// Writes under another name first, so that a file of the name asked for is always whole.
 fn write(
     target: &Path,
+    format: Format,
     segments: &[Arc<SegmentMeta>],
     range: TimeRange,
     bar: &mut output::Bar,
 ) -> Result<Exported, ExportError> {
+    let total: u64 = segments.iter().map(|s| s.bytes).sum();
+    let clip = prepare(segments, range, format, &mut |p| {
+        bar.set(p.bytes, 2 * total, "looking at the footage");
+        true
+    })?;
     let mut partial = target.as_os_str().to_owned();
     partial.push(".part");
     let partial = PathBuf::from(partial);
@@ -188,23 +188,21 @@ fn write(
         .create_new(true)
         .open(&partial)
         .map_err(ExportError::Output)?;
-    let total: u64 = 2 * segments.iter().map(|s| s.bytes).sum::<u64>();
     let mut progress = |p: Progress| {
-        bar.set(p.bytes, total, &show_size(p.bytes / 2));
+        bar.set(total + p.bytes, 2 * total, &show_size(p.bytes));
         true
     };
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    let written = export(segments, range, &mut out, &mut progress).and_then(|exported| {
+    let written = clip.write(0..clip.bytes(), &mut out, &mut progress).and_then(|()| {
         let file = out.into_inner().map_err(|e| ExportError::Output(e.into_error()))?;
         file.sync_all().map_err(ExportError::Output)?;
-        fs::rename(&partial, target).map_err(ExportError::Output)?;
-        Ok(exported)
+        fs::rename(&partial, target).map_err(ExportError::Output)
     });
     if written.is_err() {
         // The first failure is the one to tell.
         drop(fs::remove_file(&partial));
     }
-    written
+    written.map(|()| clip.contents().clone())
 }
 
 fn report(args: &ExportArgs, exported: &Exported) {
@@ -213,6 +211,10 @@ fn report(args: &ExportArgs, exported: &Exported) {
         eprintln!("corenvr: {}: {error}", path.display());
     }
     if args.output.json {
+        let left_out = exported
+            .left_out
+            .iter()
+            .map(|l| json!({ "track": l.track.0, "codec": l.codec }));
         output::json(&json!({
             "file": args.file,
             "camera": args.name,
@@ -221,27 +223,54 @@ fn report(args: &ExportArgs, exported: &Exported) {
             "bytes": exported.bytes,
             "damaged_clusters": damaged,
             "backfilled": exported.backfilled,
+            "gaps": exported.gaps,
+            "overlaps": exported.overlaps,
+            "left_out": left_out.collect::<Vec<_>>(),
         }));
         return;
     }
-    let zone = TimeZone::system();
-    let what = exported.range.map_or_else(String::new, |r| {
-        let (from, to) = (when::show(r.start, &zone), when::show(r.end, &zone));
-        format!("{from} to {to} ({}), ", show_span(r.duration().as_secs()))
-    });
     output::line(&format!(
-        "{}: {what}{} frames, {}",
+        "{}: {}{} frames, {}",
         args.file.display(),
+        exported
+            .range
+            .map_or_else(String::new, |r| format!("{}, ", show_range(r))),
         exported.frames,
         show_size(exported.bytes)
     ));
-    for range in &exported.backfilled {
-        let (from, to) = (when::show(range.start, &zone), when::show(range.end, &zone));
+    for left_out in &exported.left_out {
+        let codec = left_out.codec;
         output::line(&format!(
-            "{from} to {to} is back-filled from the camera's own archive, by its times."
+            "The {codec} sound is not in it: an MP4 cannot hold it, a .mkv does."
+        ));
+    }
+    for gap in &exported.gaps {
+        output::line(&format!(
+            "{}: nothing is recorded ({}). The clip's time goes on over it.",
+            show_range(gap.range),
+            gap.cause
+        ));
+    }
+    for range in &exported.overlaps {
+        output::line(&format!(
+            "{}: recorded twice, since a clock was set back.",
+            show_range(*range)
+        ));
+    }
+    for range in &exported.backfilled {
+        output::line(&format!(
+            "{}: back-filled from the camera's own archive, by its times.",
+            show_range(*range)
         ));
     }
     if damaged > 0 {
         output::line(&format!("{damaged} damaged parts of the recording are named above."));
     }
+}
+
+/// A range with its length.
+fn show_range(range: TimeRange) -> String {
+    let zone = TimeZone::system();
+    let (from, to) = (when::show(range.start, &zone), when::show(range.end, &zone));
+    format!("{from} to {to} ({})", show_span(range.duration().as_secs()))
 }

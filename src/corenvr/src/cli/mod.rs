@@ -9,9 +9,13 @@ mod camera;
 mod config;
 mod export;
 mod gb28181;
+mod generate;
+mod io_uring;
 mod output;
 mod recordings;
 mod status;
+mod tls;
+mod user;
 mod views;
 mod when;
 
@@ -21,7 +25,10 @@ use clap::Parser;
 use corenvr_gb28181_device::Deviation;
 
 use self::args::{Cli, Command};
-use crate::{admin::client::ClientError, demo, doctor, logging, sim, supervisor};
+use crate::{admin::client::ClientError, demo, doctor, logging, sim, supervisor, support};
+
+/// As crash reports name it.
+const PROGRAM: &str = concat!("corenvr ", env!("CARGO_PKG_VERSION"));
 
 /// A command did not do what was asked.
 #[derive(Debug)]
@@ -73,11 +80,21 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => {
             logging::start("info");
+            corenvr_shard::crash::install(PROGRAM);
             supervisor::run(&args.config, None).map_err(|e| told_by_log(&e))
         }
         Command::Demo(args) => {
             logging::start("warn");
-            demo::run(args.cameras, args.dir, args.rtsp_port).map_err(|e| Failure::Failed(e.to_string()))
+            corenvr_shard::crash::install(PROGRAM);
+            demo::run(
+                args.cameras,
+                args.dir,
+                demo::Ports {
+                    rtsp: args.rtsp_port,
+                    http: args.http_port,
+                },
+            )
+            .map_err(|e| Failure::Failed(e.to_string()))
         }
         Command::Sim(args::SimArgs {
             kind: Some(args::SimKind::Gb28181(args)),
@@ -100,8 +117,12 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Gb28181(command) => gb28181::run(&command),
         Command::Recordings(args) => recordings::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::User(command) => user::run(command),
+        Command::Audit(args) => user::audit(&args),
         Command::Status(output) => status::run(&output),
         Command::Config(args::ConfigCommand::Check { file, json }) => config::check(&file, json),
+        Command::Tls(command) => tls::run(&command),
+        Command::SupportBundle(args) => support_bundle(args),
         Command::Doctor(output) => {
             logging::start("error");
             if doctor::run(&output.config.config, output.json) {
@@ -114,7 +135,25 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             logging::start("warn");
             archive::run(command)
         }
+        Command::AllowIoUring(args) => io_uring::run(&args),
+        Command::Completions { shell } => {
+            generate::completions(shell);
+            Ok(())
+        }
+        Command::Man { dir } => generate::man(&dir),
     }
+}
+
+fn support_bundle(args: args::SupportArgs) -> Result<(), Failure> {
+    logging::start("error");
+    let bundle = support::collect(&args.output.config.config, args.file, args.hours)
+        .map_err(|e| Failure::Failed(e.to_string()))?;
+    if args.output.json {
+        output::json(&bundle);
+    } else {
+        output::print(&bundle.to_string());
+    }
+    Ok(())
 }
 
 fn simulate_gb28181(args: args::SimGb28181Args) -> Result<(), Failure> {

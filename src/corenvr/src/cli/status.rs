@@ -7,7 +7,7 @@ use super::{
     Failure,
     args::Output,
     output,
-    views::{CameraStatus, Playback, show_bitrate, show_span},
+    views::{CameraStatus, Playback, show_bitrate, show_share, show_span},
     when,
 };
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
 };
 
 const STATUS: &str = "/api/v1/status";
+/// Stalls that are shown; `--json` has all that are remembered.
+const STALLS_SHOWN: usize = 8;
 
 /// Prints the status.
 pub fn run(out: &Output) -> Result<(), Failure> {
@@ -26,12 +28,18 @@ pub fn run(out: &Output) -> Result<(), Failure> {
     }
     let status: Status = client.get(STATUS)?;
     let rtsp: Vec<_> = status.rtsp.iter().map(ToString::to_string).collect();
+    let rtsps = if status.rtsps.is_empty() {
+        String::new()
+    } else {
+        let list: Vec<_> = status.rtsps.iter().map(ToString::to_string).collect();
+        format!(", RTSPS on {}", list.join(", "))
+    };
     let rtmp = status.rtmp.as_ref().map_or(String::new(), |rtmp| {
         let listening: Vec<_> = rtmp.listening.iter().map(ToString::to_string).collect();
         format!(", RTMP on {}", listening.join(", "))
     });
     output::line(&format!(
-        "corenvr {}, process {}, up {}, RTSP on {}{rtmp}",
+        "corenvr {}, process {}, up {}, RTSP on {}{rtsps}{rtmp}",
         status.version,
         status.pid,
         show_span(status.uptime_s),
@@ -52,6 +60,7 @@ pub fn run(out: &Output) -> Result<(), Failure> {
             devices.refused
         ));
     }
+    crashes(&status);
     for left_out in &status.left_out {
         output::line(&format!("\nleft out: {}", left_out.message));
     }
@@ -79,7 +88,7 @@ fn shards(status: &Status) {
     for shard in &status.shards {
         let mut row = vec![
             shard.name.clone(),
-            shard.cpu.to_string(),
+            shard.cpu.map_or_else(|| "-".into(), |cpu| cpu.to_string()),
             format!("{:.1}%", shard.cpu_percent),
         ];
         row.extend(shard.classes.iter().map(|c| format!("{:.1}%", c.cpu_percent)));
@@ -91,6 +100,51 @@ fn shards(status: &Status) {
         rows.push(row);
     }
     output::table(&rows);
+    for shard in &status.shards {
+        if let Some(held) = &shard.held {
+            let task = held.task.as_deref().unwrap_or("no task");
+            let thread = held.thread.as_ref().map_or_else(String::new, |t| format!("; it {t}"));
+            output::line(&format!(
+                "{} is held right now, for {} ms, by {task}{thread}",
+                shard.name, held.for_ms
+            ));
+        }
+    }
+    stalls(status);
+}
+
+/// The last stalls of all shards, newest first.
+fn stalls(status: &Status) {
+    let all = status
+        .shards
+        .iter()
+        .flat_map(|s| s.last_stalls.iter().map(move |stall| (s, stall)));
+    let mut all: Vec<_> = all.collect();
+    if all.is_empty() {
+        return;
+    }
+    all.sort_by_key(|(_, stall)| std::cmp::Reverse(stall.at));
+    let zone = TimeZone::system();
+    output::line("");
+    let mut rows = head(&["STALLED", "AT", "BY", "CLASS", "FOR", "IT"]);
+    for (shard, stall) in all.iter().take(STALLS_SHOWN) {
+        rows.push(vec![
+            shard.name.clone(),
+            when::show(stall.at, &zone),
+            stall.task.clone(),
+            stall.class.clone(),
+            format!("{} ms", stall.took_ms),
+            stall.thread.clone().unwrap_or_else(|| "-".into()),
+        ]);
+    }
+    output::table(&rows);
+}
+
+fn crashes(status: &Status) {
+    let zone = TimeZone::system();
+    for crash in &status.crashes {
+        output::line(&format!("\ncrashed {}: {}", when::show(crash.at, &zone), crash.summary));
+    }
 }
 
 fn cameras(status: &Status) {
@@ -105,9 +159,11 @@ fn cameras(status: &Status) {
     }
     output::line("");
     let mut rows = head(&[
-        "CAMERA", "STATE", "FPS", "RATE", "LOST", "DROPPED", "LAG", "SHARD", "VIEWERS",
+        "CAMERA", "STATE", "FPS", "RATE", "LOST", "DROPPED", "LAG", "HOUR", "DAY", "SHARD", "VIEWERS",
     ]);
     for c in &parsed {
+        let complete = status.completeness.iter().find(|s| s.camera == c.name);
+        let complete = complete.map(|s| &s.completeness);
         rows.push(vec![
             c.name.clone(),
             c.state.clone(),
@@ -116,6 +172,8 @@ fn cameras(status: &Status) {
             c.counters.packets_lost.to_string(),
             c.counters.frames_dropped.to_string(),
             format!("{} ms", c.counters.lag_ms),
+            show_share(complete.and_then(|c| c.hour.as_ref())),
+            show_share(complete.and_then(|c| c.day.as_ref())),
             c.shard.to_string(),
             c.counters.subscribers.to_string(),
         ]);
@@ -163,6 +221,7 @@ fn disks(status: &Status) {
         "HOLDS",
         "QUEUE",
         "SLOWEST",
+        "WRITES",
     ]);
     for d in &status.disks {
         rows.push(vec![
@@ -175,6 +234,7 @@ fn disks(status: &Status) {
             d.horizon_s.map_or_else(|| "-".into(), show_span),
             d.queued.to_string(),
             format!("{} ms", d.slowest_ms),
+            format!("{} ms", d.write_ms),
         ]);
     }
     output::table(&rows);

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use corenvr_media::WallTime;
 use serde::Deserialize;
 
+use crate::admin::api::ShareView;
+
 /// A camera's status.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -134,6 +136,14 @@ impl Stream {
     }
 }
 
+/// `99.93%`: never rounded up to a hundred while something is missing.
+pub fn show_share(share: Option<&ShareView>) -> String {
+    share.map_or_else(
+        || "-".to_owned(),
+        |s| format!("{:.2}%", (s.ratio * 10_000.0).floor() / 100.0),
+    )
+}
+
 /// `4.1 Mbit/s`
 pub fn show_bitrate(bits_per_second: u64) -> String {
     match bits_per_second {
@@ -168,6 +178,14 @@ mod tests {
     fn values_for_people() {
         assert_eq!(show_bitrate(4_123_000), "4.1 Mbit/s");
         assert_eq!(show_bitrate(64_500), "64 kbit/s");
+        let share = |ratio| ShareView {
+            ratio,
+            missing_s: 0.1,
+            expected_s: 86_400.0,
+        };
+        assert_eq!(show_share(Some(&share(0.999_999))), "99.99%");
+        assert_eq!(show_share(Some(&share(1.0))), "100.00%");
+        assert_eq!(show_share(None), "-");
         assert_eq!(show_span(0), "0s");
         assert_eq!(show_span(725), "12m 5s");
         assert_eq!(show_span(273_600), "3d 4h");

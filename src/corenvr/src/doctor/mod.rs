@@ -2,6 +2,7 @@
 //! test file that it removes again.
 
 mod checks;
+mod subject;
 
 use std::path::Path;
 
@@ -35,7 +36,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn good(check: impl Into<String>, found: impl Into<String>) -> Self {
+    /// All is well.
+    pub fn good(check: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
             check: check.into(),
             verdict: Verdict::Good,
@@ -44,7 +46,8 @@ impl Finding {
         }
     }
 
-    fn warning(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// Something should be done.
+    pub fn warning(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             check: check.into(),
             verdict: Verdict::Warning,
@@ -53,7 +56,8 @@ impl Finding {
         }
     }
 
-    fn bad(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+    /// Something must be done.
+    pub fn bad(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Bad,
             ..Self::warning(check, found, remedy)
@@ -61,10 +65,16 @@ impl Finding {
     }
 }
 
-/// Looks at everything and prints what it found; true if nothing is bad.
-pub fn run(config_path: &Path, as_json: bool) -> bool {
+/// Looks at everything.
+pub fn findings(config_path: &Path) -> Vec<Finding> {
     let (config, mut findings) = configuration(config_path);
     findings.extend(checks::all(&config));
+    findings
+}
+
+/// Looks at everything and prints what it found; true if nothing is bad.
+pub fn run(config_path: &Path, as_json: bool) -> bool {
+    let findings = findings(config_path);
     let good = findings.iter().all(|f| f.verdict != Verdict::Bad);
     let text = if as_json {
         serde_json::to_string_pretty(&serde_json::json!({ "ok": good, "findings": findings })).unwrap_or_default()
@@ -102,7 +112,8 @@ fn configuration(path: &Path) -> (Config, Vec<Finding>) {
     }
 }
 
-fn show(findings: &[Finding]) -> String {
+/// The findings for people.
+pub fn show(findings: &[Finding]) -> String {
     let width = findings.iter().map(|f| f.check.chars().count()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for f in findings {

@@ -17,6 +17,7 @@ use std::{
 
 use corenvr_media::CameraName;
 use corenvr_playback::{Access, Action, Gate, PlaybackStats, ServeError};
+use corenvr_proto::auth::Verifier;
 use corenvr_shard::{Class, Shards, StartError, spawn};
 use corenvr_store::mkv::import::{CLIP_LEN_MAX, ImportError};
 
@@ -144,6 +145,8 @@ pub fn start(options: &Options) -> Result<Sim, SimError> {
     let server = Arc::new(supervisor::server_config(
         vec![options.listen],
         supervisor::ChannelBook::default(),
+        // Everything is open: no login is asked for, and none is right.
+        Verifier::new("corenvr simulator", rand::random(), Instant::now(), false, |_| None),
     ));
     let (failed, failures) = mpsc::channel();
     let (shared_stats, cameras) = (stats.clone(), options.cameras);

@@ -4,17 +4,16 @@ use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use corenvr_media::CameraName;
-use corenvr_playback::{Access, Action, Gate, PlaybackStats};
+use corenvr_playback::PlaybackStats;
 use corenvr_recorder::{
     CameraConfig, HandleError, RecorderHandle,
+    load::DiskLoad,
     retention::{Policies, RetentionHandle},
     rtmp::Publishers,
 };
@@ -25,45 +24,21 @@ use corenvr_store::{
 };
 
 use super::{
+    completeness::Completeness,
     devices::{Devices, follows_catalog},
-    load::ShardLoad,
+    load::{ShardLoad, held_in_words},
+    watchdog::Part,
 };
 use crate::{
+    accounts::Accounts,
     admin::api::{KeptIn, LeftOut},
+    admin::clip::Jobs,
     config::{
-        self, Anonymous, CameraSettings, CamerasFile, CamerasFileError, Config, Loaded,
+        self, CameraSettings, CamerasFile, CamerasFileError, Config, Loaded,
         values::{Limit, Problem},
     },
+    tls::Identities,
 };
-
-/// What may be watched without a login, as the RTSP server asks it; there are no accounts, so nobody else may watch anything.
-#[derive(Debug, Default)]
-pub struct AnonymousGate {
-    live: AtomicBool,
-    playback: AtomicBool,
-}
-
-impl AnonymousGate {
-    /// Lets in what the configuration says from now on.
-    pub fn set(&self, anonymous: Anonymous) {
-        self.live.store(anonymous.live, Ordering::Relaxed);
-        self.playback.store(anonymous.playback, Ordering::Relaxed);
-    }
-}
-
-impl Gate for AnonymousGate {
-    fn access(&self, _: Option<&str>, action: Action, _: &CameraName) -> Access {
-        let allowed = match action {
-            Action::Live => &self.live,
-            Action::Playback => &self.playback,
-        };
-        if allowed.load(Ordering::Relaxed) {
-            Access::Allow
-        } else {
-            Access::NeedLogin
-        }
-    }
-}
 
 /// Which camera has which channel number, as the RTSP server asks it when a URL names one.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +68,8 @@ pub struct StorageRef {
     pub settings: config::Storage,
     /// Its archive.
     pub archive: Worker<Archive>,
+    /// What it takes to write to it.
+    pub load: Arc<DiskLoad>,
 }
 
 /// Who is configured.
@@ -151,14 +128,26 @@ pub struct Appliance {
     pub publishers: Option<Publishers>,
     /// The devices that register with us; set at the start, if they may.
     pub devices: OnceCell<Devices>,
+    /// What the encrypted servers prove themselves with.
+    pub identities: Identities,
     /// The viewers.
     pub playback: Arc<PlaybackStats>,
-    /// Who may watch without a login.
-    pub gate: Arc<AnonymousGate>,
-    /// How busy the shards are.
+    /// Who may do what.
+    pub accounts: Arc<Accounts>,
+    /// Where passwords are checked and accounts are changed: what takes long, or waits for the disk.
+    pub passwords: Worker<Arc<Accounts>>,
+    /// Held once by every camera that is being tried for somebody.
+    pub probing: Rc<()>,
+    /// How busy the shards are, and last the control executor.
     pub load: RefCell<Vec<ShardLoad>>,
     /// The longest request to each archive of late, in milliseconds.
     pub slowest_ms: RefCell<Vec<u64>>,
+    /// Clips that are being made for others.
+    pub clips: Jobs,
+    /// The longest write to each storage directory of late, in milliseconds.
+    pub slowest_writes_ms: RefCell<Vec<u64>>,
+    /// How complete the footage of each camera is.
+    pub completeness: RefCell<Completeness>,
     /// When recording began.
     pub started: Instant,
 }
@@ -487,6 +476,20 @@ impl Appliance {
         Ok(all)
     }
 
+    /// Everything that has to make progress, for the watchdog.
+    pub fn parts(&self) -> Vec<Part> {
+        let load = self.load.borrow();
+        let shards = load.iter().map(|shard| {
+            let now = shard.counters();
+            Part::shard(now.name, now.silent_for, now.held.as_ref().map(held_in_words))
+        });
+        let archives = self.storages.iter().map(|s| {
+            let name = format!("archive {}", s.settings.path.display());
+            Part::archive(name, &s.archive.state())
+        });
+        shards.chain(archives).collect()
+    }
+
     /// Reads the counters that shares and maxima are made of.
     pub fn sample(&self) {
         for shard in self.load.borrow_mut().iter_mut() {
@@ -497,5 +500,7 @@ impl Appliance {
             .iter()
             .map(|s| s.archive.take_longest_call().as_millis() as u64);
         *self.slowest_ms.borrow_mut() = slowest.collect();
+        let slowest = self.storages.iter().map(|s| s.load.take_worst().as_millis() as u64);
+        *self.slowest_writes_ms.borrow_mut() = slowest.collect();
     }
 }

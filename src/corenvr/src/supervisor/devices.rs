@@ -107,7 +107,7 @@ impl Devices {
             platform,
             state_file: config.server.state_dir.join("gb28181.json"),
         };
-        let (notices, inbox) = channel::bounded(NOTICES_MAX);
+        let (notices, inbox) = channel::bounded_named("gb28181-notices", NOTICES_MAX);
         let server = Server::start(server, wires.inbox, notices)?;
         let devices = Self {
             server,

@@ -1,12 +1,16 @@
 //! The recorder from start to stop: configuration, archives, shards, cameras, signals, and what systemd wants to know.
 
 pub mod appliance;
+pub mod completeness;
+pub mod crashes;
 pub mod devices;
 pub mod load;
+pub mod mounts;
 mod notify;
 mod reload;
 mod signals;
 pub mod storage;
+mod watchdog;
 
 use std::{
     cell::OnceCell,
@@ -18,18 +22,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use corenvr_media::WallTime;
 use corenvr_playback::{LiveRouter, PlaybackStats, RouteError, ServerConfig};
 use corenvr_proto::auth::Verifier;
 use corenvr_recorder::{
     HandleError, Inboxes, Links, RecorderConfig, RecorderHandle, retention,
     rtmp::{Listeners, Publishers},
 };
-use corenvr_shard::{Class, ShardContext, Shards, StartError, Task, channel, run_control, spawn, time};
+use corenvr_shard::{
+    Class, ShardContext, ShardStats, Shards, StartError, Task, Worker, channel, run_control_with, spawn, time,
+};
 use corenvr_store::archive::retention::DiskPolicy;
 
 pub use self::appliance::ChannelBook;
 use self::{
-    appliance::{AnonymousGate, Appliance, Book, StorageRef},
+    appliance::{Appliance, Book, StorageRef},
+    completeness::Completeness,
     devices::{Devices, Wires},
     load::{SAMPLE_INTERVAL, ShardLoad},
     notify::Notify,
@@ -37,16 +45,20 @@ use self::{
     storage::{StorageError, Storages},
 };
 use crate::{
+    accounts::{Accounts, Audit, OpenError},
     admin,
     config::{self, Config, ConfigError, Cpus, LoadError},
+    tls::Identities,
 };
 
 /// How long the shards may take to finish the open recordings; systemd's default patience is 90 s.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// A shard that was not heard of for this long is dead: systemd gets no sign of life and restarts the service.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long the RTSP server may take to listen.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+/// Logins and changes of accounts that may wait; one more is told to try again.
+const PASSWORDS_WAITING_MAX: usize = 16;
+/// How often it is written down when tokens were used last.
+const LAST_USES_INTERVAL: Duration = Duration::from_secs(600);
 /// Events that may wait.
 const EVENTS_MAX: usize = 16;
 
@@ -60,7 +72,7 @@ pub enum RunError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<ConfigError>),
     /// A directory of ours cannot be used.
-    #[error("{key}: {}: {source}. Remedy: create it and give it to the service's user: install -d -o corenvr {}", path.display(), path.display())]
+    #[error("{key}: {}: {source}. Remedy: {}", path.display(), directory_remedy(path, source))]
     Directory {
         /// The key that names it.
         key: &'static str,
@@ -69,6 +81,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// The accounts cannot be used.
+    #[error(transparent)]
+    Accounts(#[from] OpenError),
     /// No storage.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -116,6 +131,16 @@ pub enum RunError {
     NotStopped,
 }
 
+fn directory_remedy(path: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        return storage::read_only_remedy(path);
+    }
+    format!(
+        "create it and give it to the service's user: install -d -o corenvr {}",
+        path.display()
+    )
+}
+
 fn port_remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "stop the program that has the port (ss -ltnp shows it), or choose another one",
@@ -137,30 +162,26 @@ pub fn run(config_path: &Path, on_ready: Option<OnReady>) -> Result<(), RunError
     if !fatal.is_empty() {
         return Err(RunError::Config(fatal));
     }
-    for error in &loaded.errors {
-        tracing::error!("{error}; this camera is left out");
-    }
+    let left_out = |error| tracing::error!("{error}; this camera is left out");
+    loaded.errors.iter().for_each(left_out);
     let config = loaded.config.clone();
     raise_file_limit();
     corenvr_shard::probe().map_err(StartError::from)?;
     let cpus = cpus(&config.cpus)?;
-    prepare_directory("[server] state_dir", &config.server.state_dir)?;
-    prepare_directory("[server] run_dir", &config.server.run_dir)?;
-    let (events, inbox) = channel::bounded(EVENTS_MAX);
+    prepare_directories(&config.server)?;
+    let (accounts, passwords) = open_accounts(&config)?;
+    let (events, inbox) = channel::bounded_named("events", EVENTS_MAX);
     signals::forward(events.clone())?;
     let storages = storage::open_all(&config.storage, &config.server.state_dir, &notify)?;
     storages.remember(&config.server.state_dir);
-    check_ports("[rtsp] listen", &config.rtsp_listen)?;
-    if config.rtmp.enabled {
-        check_ports("[rtmp] listen", &config.rtmp.listen)?;
-    }
+    check_all_ports(&config)?;
+    let identities = Identities::load(&config);
     let wires = Wires::new(&config.gb28181);
     let password = wires.as_ref().map(|_| devices::password(&config)).transpose()?;
-    let links = Links {
-        gb28181: wires.as_ref().map(Wires::links),
-        rtmp: config.rtmp.enabled.then(Publishers::new),
-    };
-    let parts = Parts::start(&config, &cpus, &storages, events.clone(), links)?;
+    let links = links(&config, wires.as_ref());
+    let mut parts = Parts::start(&config, &cpus, &storages, events.clone(), links, &identities, &accounts)?;
+    let control_stats = Arc::new(ShardStats::of_control());
+    parts.load.push(ShardLoad::new(None, control_stats.clone()));
     let control = Control {
         notify,
         inbox,
@@ -178,25 +199,62 @@ pub fn run(config_path: &Path, on_ready: Option<OnReady>) -> Result<(), RunError
         retention: parts.retention,
         storages: parts.storages,
         failed_storages: storages.failed.clone(),
+        identities,
         playback: parts.playback,
         channels: parts.channels,
         publishers: parts.publishers,
         devices: OnceCell::new(),
-        gate: parts.gate,
+        accounts: accounts.clone(),
+        passwords,
+        probing: Rc::default(),
         load: parts.load.into(),
         slowest_ms: Vec::new().into(),
+        clips: admin::clip::Jobs::default(),
+        slowest_writes_ms: Vec::new().into(),
+        completeness: Completeness::new(WallTime::from_micros(time::wall_now_micros())).into(),
         started: Instant::now(),
     });
-    let outcome = run_control(control.run(appliance))
+    let outcome = run_control_with(control_stats, control.run(appliance))
         .map_err(RunError::from)
         .and_then(|r| r);
-    let stopped = parts.shards.join(STOP_LIMIT);
-    if !stopped {
+    if !parts.shards.join(STOP_LIMIT) {
         return Err(RunError::NotStopped);
     }
     storages.close();
+    accounts.audit().flush();
     tracing::info!("stopped; every recording is finished");
     outcome
+}
+
+fn check_all_ports(config: &Config) -> Result<(), RunError> {
+    check_ports("[rtsp] listen", &config.rtsp.listen)?;
+    check_ports("[rtsp] rtsps_listen", &config.rtsp.tls_listen)?;
+    check_ports("[http] listen", &config.http.listen)?;
+    check_ports("[http] https_listen", &config.http.tls_listen)?;
+    if config.rtmp.enabled {
+        check_ports("[rtmp] listen", &config.rtmp.listen)?;
+    }
+    Ok(())
+}
+
+/// What cameras that come to us are met by.
+fn links(config: &Config, wires: Option<&Wires>) -> Links {
+    Links {
+        gb28181: wires.map(Wires::links),
+        rtmp: config.rtmp.enabled.then(Publishers::new),
+    }
+}
+
+/// The accounts with their log, and the thread on which they change.
+fn open_accounts(config: &Config) -> Result<(Arc<Accounts>, Worker<Arc<Accounts>>), RunError> {
+    let dir = &config.server.state_dir;
+    let audit = Audit::open(dir).map_err(|source| OpenError::Io {
+        path: dir.join("audit.jsonl"),
+        source,
+    })?;
+    let accounts = Accounts::open(dir, config.anonymous, audit)?;
+    let (worker, _thread) = Worker::start("accounts", PASSWORDS_WAITING_MAX, accounts.clone())?;
+    Ok((accounts, worker))
 }
 
 /// What runs on the shards, and the handles to it.
@@ -209,7 +267,6 @@ struct Parts {
     playback: Arc<PlaybackStats>,
     channels: ChannelBook,
     publishers: Option<Publishers>,
-    gate: Arc<AnonymousGate>,
     load: Vec<ShardLoad>,
 }
 
@@ -222,7 +279,7 @@ struct ShardParts {
     retention: retention::RetentionHandle,
     server: Arc<ServerConfig>,
     router: LiveRouter,
-    gate: Arc<AnonymousGate>,
+    accounts: Arc<Accounts>,
     playback: Arc<PlaybackStats>,
     events: channel::Sender<Event>,
     links: Links,
@@ -235,20 +292,21 @@ impl Parts {
         storages: &Storages,
         events: channel::Sender<Event>,
         links: Links,
+        identities: &Identities,
+        accounts: &Arc<Accounts>,
     ) -> Result<Self, RunError> {
         let (recorder, inboxes) = RecorderHandle::new(cpus.len() as u16);
         let (retention, retention_inbox) = retention::channel();
         let playback = PlaybackStats::new();
         let channels = ChannelBook::default();
         let publishers = links.rtmp.clone();
-        let gate = Arc::new(AnonymousGate::default());
-        gate.set(config.anonymous);
         let refs: Vec<_> = storages
             .open
             .iter()
             .map(|s| StorageRef {
                 settings: s.settings.clone(),
                 archive: s.archive.clone(),
+                load: Arc::default(),
             })
             .collect();
         let parts = ShardParts {
@@ -258,6 +316,7 @@ impl Parts {
                 .map(|s| corenvr_recorder::Storage {
                     path: s.settings.path.clone(),
                     archive: s.archive.clone(),
+                    load: s.load.clone(),
                 })
                 .collect(),
             recording: RecorderConfig {
@@ -266,9 +325,13 @@ impl Parts {
                 ..RecorderConfig::default()
             },
             retention: retention.clone(),
-            server: Arc::new(server_config(config.rtsp_listen.clone(), channels.clone())),
+            server: Arc::new(ServerConfig {
+                tls_listen: config.rtsp.tls_listen.clone(),
+                tls: identities.rtsp.clone(),
+                ..server_config(config.rtsp.listen.clone(), channels.clone(), accounts.verifier())
+            }),
             router: router(recorder.clone()),
-            gate: gate.clone(),
+            accounts: accounts.clone(),
             playback: playback.clone(),
             events,
             links,
@@ -280,7 +343,7 @@ impl Parts {
         let load = cpus
             .iter()
             .zip(shards.stats())
-            .map(|(cpu, stats)| ShardLoad::new(*cpu, stats))
+            .map(|(cpu, stats)| ShardLoad::new(Some(*cpu), stats))
             .collect();
         Ok(Self {
             shards,
@@ -291,7 +354,6 @@ impl Parts {
             playback,
             channels,
             publishers,
-            gate,
             load,
         })
     }
@@ -324,7 +386,7 @@ impl ShardParts {
                 self.server.clone(),
                 archives,
                 self.router.clone(),
-                self.gate.clone(),
+                self.accounts.clone(),
                 self.playback.clone(),
             ),
         );
@@ -345,11 +407,12 @@ impl ShardParts {
     }
 }
 
-/// How the RTSP server listens. There are no accounts: no login is ever right.
-pub fn server_config(listen: Vec<SocketAddr>, channels: ChannelBook) -> ServerConfig {
-    let login = Verifier::new("corenvr", rand::random(), Instant::now(), false, |_| None);
+/// How the RTSP server listens, without TLS, and what checks logins.
+pub fn server_config(listen: Vec<SocketAddr>, channels: ChannelBook, login: Verifier) -> ServerConfig {
     ServerConfig {
         listen,
+        tls_listen: Vec::new(),
+        tls: None,
         login: Arc::new(login),
         limits: corenvr_playback::Limits::default(),
         channels: corenvr_playback::Channels::new(move |n| channels.camera(n)),
@@ -388,36 +451,19 @@ impl Control {
             devices,
             stop,
         } = self;
-        let following = match start_devices(&appliance, devices) {
-            Ok(following) => following,
-            Err(error) => {
-                stop.request();
-                return Err(error);
-            }
-        };
         let socket = appliance.book.borrow().config.server.socket();
-        let api = match admin::server::start(&socket, appliance.clone()) {
-            Ok(api) => api,
-            Err(source) => {
-                stop.request();
-                return Err(RunError::Socket { path: socket, source });
-            }
-        };
-        let rtmp = match start_rtmp(&appliance, &stop) {
-            Ok(rtmp) => rtmp,
-            Err(error) => {
-                stop.request();
-                return Err(error);
-            }
-        };
+        let servers = Servers::start(&appliance, &socket, devices, &stop);
+        let servers = servers.inspect_err(|_| stop.request())?;
         let retention = start_retention(&appliance, retention_inbox, stop.clone(), events);
         let sampler = start_sampler(appliance.clone());
-        let watchdog = start_watchdog(appliance.clone(), notify.clone());
+        let last_uses = start_last_uses(appliance.clone());
+        let watchdog = watchdog::start(appliance.clone(), notify.clone());
         appliance.apply_all().await;
+        let completeness = completeness::start(appliance.clone());
         wait_listening(&appliance).await;
         let cameras = appliance.book.borrow().recorded().count();
         notify.ready(&format!("Recording {cameras} cameras"));
-        tracing::info!(cameras, rtsp = ?appliance.playback.listening(), socket = %socket.display(), "ready");
+        tracing::info!(cameras, rtsp = ?appliance.playback.listening(), rtsps = ?appliance.playback.listening_tls(), socket = %socket.display(), "ready");
         let caller = on_ready.map(|on_ready| on_ready(&appliance));
         let outcome = until_stopped(&mut inbox, &appliance).await;
         notify.stopping();
@@ -426,10 +472,17 @@ impl Control {
         if let Some(devices) = appliance.devices.get() {
             devices.server.stop().await;
         }
-        for task in [Some(api), rtmp, Some(sampler), following, watchdog, caller]
-            .into_iter()
-            .flatten()
-        {
+        let tasks = [
+            Some(servers.api),
+            servers.rtmp,
+            servers.following,
+            Some(sampler),
+            Some(last_uses),
+            Some(completeness),
+            watchdog,
+            caller,
+        ];
+        for task in tasks.into_iter().flatten().chain(servers.http) {
             task.cancel().await;
         }
         // A socket that stays behind is replaced at the next start.
@@ -438,6 +491,35 @@ impl Control {
             tracing::warn!("the retention did not stop in time");
         }
         outcome
+    }
+}
+
+/// What answers whoever connects, apart from players.
+struct Servers {
+    api: Task<()>,
+    http: Vec<Task<()>>,
+    rtmp: Option<Task<()>>,
+    following: Option<Task<()>>,
+}
+
+impl Servers {
+    fn start(
+        appliance: &Rc<Appliance>,
+        socket: &Path,
+        devices: Option<(Wires, String)>,
+        stop: &corenvr_shard::Stop,
+    ) -> Result<Self, RunError> {
+        let following = start_devices(appliance, devices)?;
+        let api = admin::listen::on_socket(socket, appliance.clone()).map_err(|source| RunError::Socket {
+            path: socket.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            api,
+            http: start_http(appliance)?,
+            rtmp: start_rtmp(appliance, stop)?,
+            following,
+        })
     }
 }
 
@@ -456,7 +538,18 @@ fn start_devices(appliance: &Rc<Appliance>, devices: Option<(Wires, String)>) ->
 /// Ready means that players can connect. A server that cannot listen is told by an event of its own.
 async fn wait_listening(appliance: &Appliance) {
     let deadline = Instant::now() + LISTEN_LIMIT;
-    while appliance.playback.listening().is_empty() && Instant::now() < deadline {
+    let (plain, secure) = {
+        let book = appliance.book.borrow();
+        (
+            !book.config.rtsp.listen.is_empty(),
+            !book.config.rtsp.tls_listen.is_empty(),
+        )
+    };
+    let missing = || {
+        (plain && appliance.playback.listening().is_empty())
+            || (secure && appliance.playback.listening_tls().is_empty())
+    };
+    while missing() && Instant::now() < deadline {
         time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -469,6 +562,25 @@ async fn until_stopped(inbox: &mut channel::Receiver<Event>, appliance: &Applian
             Some(Event::Failed(reason)) => return Err(RunError::Failed(reason)),
         }
     }
+}
+
+/// Answers on the addresses of `[http]`.
+fn start_http(appliance: &Rc<Appliance>) -> Result<Vec<Task<()>>, RunError> {
+    let service = appliance.book.borrow().config.http.clone();
+    let doors = Rc::default();
+    let listen = |key, addresses: &[SocketAddr], identity| {
+        let tasks = admin::listen::on_addresses(addresses, identity, &doors, appliance);
+        tasks.map_err(|e| RunError::Listen {
+            key,
+            address: e.address,
+            source: e.source,
+        })
+    };
+    let mut tasks = listen("[http] listen", &service.listen, None)?;
+    if let Some(identity) = &appliance.identities.http {
+        tasks.extend(listen("[http] https_listen", &service.tls_listen, Some(identity))?);
+    }
+    Ok(tasks)
 }
 
 /// Lets publishers in, if they are wanted.
@@ -521,29 +633,18 @@ fn start_sampler(appliance: Rc<Appliance>) -> Task<()> {
     })
 }
 
-/// Passes signs of life on to systemd for as long as every shard gives them.
-fn start_watchdog(appliance: Rc<Appliance>, notify: Arc<Notify>) -> Option<Task<()>> {
-    let interval = notify.watchdog_interval()?;
-    Some(spawn(Class::Maintenance, "watchdog", async move {
+/// Writes down, now and then, when tokens were used last.
+fn start_last_uses(appliance: Rc<Appliance>) -> Task<()> {
+    spawn(Class::Maintenance, "accounts", async move {
         loop {
-            let silent = appliance
-                .load
-                .borrow()
-                .iter()
-                .map(ShardLoad::silent_for)
-                .max()
-                .unwrap_or_default();
-            if silent < SILENCE_MAX {
-                notify.watchdog();
-            } else {
-                tracing::error!(
-                    silent_ms = silent.as_millis() as u64,
-                    "a shard is silent; systemd gets no sign of life"
-                );
+            time::sleep(LAST_USES_INTERVAL).await;
+            match appliance.passwords.call(|a| a.write_last_uses()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("{error}"),
+                Err(error) => tracing::warn!("{error}"),
             }
-            time::sleep(interval).await;
         }
-    }))
+    })
 }
 
 /// Every camera has sockets and a file, every viewer a socket: as many descriptors as this process may have.
@@ -571,6 +672,13 @@ pub fn cpus(wanted: &Cpus) -> Result<Vec<usize>, RunError> {
             ))),
         },
     }
+}
+
+fn prepare_directories(server: &config::Server) -> Result<(), RunError> {
+    prepare_directory("[server] state_dir", &server.state_dir)?;
+    prepare_directory("[server] run_dir", &server.run_dir)?;
+    crashes::prepare(&server.state_dir);
+    Ok(())
 }
 
 fn prepare_directory(key: &'static str, path: &Path) -> Result<(), RunError> {

@@ -27,7 +27,7 @@ impl Notify {
         path.map_or_else(Self::default, |path| Self::to(&path, watchdog))
     }
 
-    fn to(path: &str, watchdog: Option<Duration>) -> Self {
+    pub(super) fn to(path: &str, watchdog: Option<Duration>) -> Self {
         let address = match path.strip_prefix('@') {
             Some(name) => SocketAddr::from_abstract_name(name),
             None => SocketAddr::from_pathname(path),
@@ -48,10 +48,10 @@ impl Notify {
         }
     }
 
-    /// How often systemd wants a sign of life at the latest; half of its limit, as `sd_watchdog_enabled(3)` advises.
-    pub fn watchdog_interval(&self) -> Option<Duration> {
+    /// After how long without a sign of life systemd ends the service, if it does.
+    pub fn watchdog_limit(&self) -> Option<Duration> {
         self.socket.as_ref()?;
-        self.watchdog.map(|limit| limit / 2)
+        self.watchdog
     }
 
     /// The service does what it is for.
@@ -106,7 +106,7 @@ mod tests {
         ];
         for (name, receiver) in sockets {
             let notify = Notify::to(&name, Some(Duration::from_secs(30)));
-            assert_eq!(notify.watchdog_interval(), Some(Duration::from_secs(15)));
+            assert_eq!(notify.watchdog_limit(), Some(Duration::from_secs(30)));
             notify.ready("all well");
             let mut buffer = [0; 256];
             let n = receiver.recv(&mut buffer).unwrap();
@@ -114,6 +114,6 @@ mod tests {
         }
         let silent = Notify::default();
         silent.stopping();
-        assert_eq!(silent.watchdog_interval(), None);
+        assert_eq!(silent.watchdog_limit(), None);
     }
 }

@@ -2,7 +2,13 @@
 //! with mistakes changes nothing at all.
 
 use super::appliance::{Appliance, Book};
-use crate::config::{self, Config, Loaded};
+use crate::{
+    accounts::{
+        Who,
+        audit::{Action, Entry, Via},
+    },
+    config::{self, Config, Loaded},
+};
 
 /// Keys whose new value is taken at the next start only.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
@@ -10,7 +16,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut changed = |differs: bool, key| keys.extend(differs.then_some(key));
     changed(old.server != new.server, "[server]");
     changed(old.cpus != new.cpus, "[shards] cpus");
-    changed(old.rtsp_listen != new.rtsp_listen, "[rtsp] listen");
+    changed(old.rtsp != new.rtsp, "[rtsp]");
+    changed(old.http != new.http, "[http]");
     changed(old.rtmp != new.rtmp, "[rtmp]");
     changed(old.gb28181 != new.gb28181, "[gb28181]");
     changed(old.storage != new.storage, "[[storage]]");
@@ -20,8 +27,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 impl Appliance {
-    /// Reads the configuration again.
+    /// Reads the configuration again, and the certificates: these even if the configuration has mistakes, since a renewed one does not wait
+    /// for them.
     pub async fn reload(&self) {
+        self.identities.reload().await;
         let path = self.config_path.clone();
         let loaded = match corenvr_shard::blocking(move || config::load(&path)).await {
             Ok(Ok(loaded)) => loaded,
@@ -53,13 +62,14 @@ impl Appliance {
         // What needs a restart stays as it runs, so that the next reload compares with what is truly in force.
         loaded.config.server = keep.server;
         loaded.config.cpus = keep.cpus;
-        loaded.config.rtsp_listen = keep.rtsp_listen;
+        loaded.config.rtsp = keep.rtsp;
+        loaded.config.http = keep.http;
         loaded.config.rtmp = keep.rtmp;
         loaded.config.gb28181 = keep.gb28181;
         loaded.config.storage = keep.storage;
         loaded.config.recording.segment = keep.recording.segment;
         loaded.config.recording.sync = keep.recording.sync;
-        self.gate.set(loaded.config.anonymous);
+        self.accounts.set_anonymous(loaded.config.anonymous);
         let derived = std::mem::take(&mut self.book.borrow_mut().derived);
         *self.book.borrow_mut() = Book {
             derived,
@@ -69,6 +79,9 @@ impl Appliance {
         self.derive_cameras();
         let done = self.apply_difference(&before).await;
         self.set_rules();
+        let entry = Entry::new(&Who::Local, None, Via::Local, Action::Reload);
+        let detail = format!("{} cameras removed, {} started or changed", done.removed, done.changed);
+        self.accounts.audit().record(entry.detail(&detail));
         tracing::info!(
             removed = done.removed,
             started_or_changed = done.changed,
@@ -93,7 +106,7 @@ mod tests {
             read("[rtsp]\nlisten = [\"[::]:554\"]\n[rtmp]\n[recording]\nsync = \"5s\"\n[[storage]]\npath = \"/x\"\n");
         assert_eq!(
             needs_restart(&old, &other),
-            ["[rtsp] listen", "[rtmp]", "[[storage]]", "[recording] sync"]
+            ["[rtsp]", "[rtmp]", "[[storage]]", "[recording] sync"]
         );
     }
 }

@@ -23,6 +23,7 @@ pub enum Event {
 pub fn forward(events: Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
+        corenvr_shard::crash::prepare_thread();
         let mut stopping = false;
         for signal in signals.forever() {
             let event = match signal {

@@ -14,7 +14,10 @@ use corenvr_store::{
     archive::{Progress, Recovery, StorageId},
 };
 
-use super::notify::Notify;
+use super::{
+    mounts::{self, MountError},
+    notify::Notify,
+};
 use crate::config;
 
 /// Requests that may wait for one archive; one more is refused and its sender tries again or says so.
@@ -60,7 +63,7 @@ pub fn open_all(settings: &[config::Storage], state_dir: &Path, notify: &Notify)
             .iter()
             .map(|s| {
                 let expect = ids.of(&s.path);
-                scope.spawn(move || open(&s.path, expect, notify))
+                scope.spawn(move || open(s, expect, notify))
             })
             .collect();
         threads
@@ -93,6 +96,7 @@ pub fn open_all(settings: &[config::Storage], state_dir: &Path, notify: &Notify)
 
 #[derive(Debug)]
 enum Failure {
+    Mount(MountError),
     Open(OpenError),
     Recover(String),
     Thread(io::Error),
@@ -103,7 +107,11 @@ impl Failure {
     fn in_words(&self, settings: &config::Storage, state_dir: &Path) -> String {
         let path = settings.path.display();
         match self {
-            Self::Open(error) => format!("[[storage]] path: {error}. Remedy: {}", remedy(error, state_dir)),
+            Self::Mount(error) => format!("[[storage]] path: {error}"),
+            Self::Open(error) => format!(
+                "[[storage]] path: {error}. Remedy: {}",
+                remedy(error, settings, state_dir)
+            ),
             Self::Recover(error) => {
                 format!("[[storage]] path: recovering {path}: {error}. Remedy: check the disk and its free space")
             }
@@ -113,7 +121,7 @@ impl Failure {
     }
 }
 
-fn remedy(error: &OpenError, state_dir: &Path) -> String {
+fn remedy(error: &OpenError, settings: &config::Storage, state_dir: &Path) -> String {
     match error {
         OpenError::WrongDirectory { .. } => format!(
             "mount the right disk; if it was replaced on purpose, take its line out of {}",
@@ -127,14 +135,37 @@ fn remedy(error: &OpenError, state_dir: &Path) -> String {
                 )
             }
             io::ErrorKind::StorageFull => "free some room on that disk".into(),
-            io::ErrorKind::ReadOnlyFilesystem => "mount the disk writable".into(),
+            io::ErrorKind::ReadOnlyFilesystem => read_only_remedy(&settings.path),
             _ => "check the path and its disk".into(),
         },
         _ => "name another directory".into(),
     }
 }
 
-fn open(path: &Path, expect: Option<StorageId>, notify: &Notify) -> Result<Archive, Failure> {
+/// What to do about a directory that is read-only. Below systemd that is more often the unit's doing than the disk's.
+pub fn read_only_remedy(path: &Path) -> String {
+    if std::env::var_os("INVOCATION_ID").is_none() {
+        return "mount the disk writable".into();
+    }
+    format!(
+        "{}. If the unit has it already, the disk itself is mounted read-only",
+        unit_remedy(path)
+    )
+}
+
+/// What to do about a directory that the service's unit does not let it write to.
+pub fn unit_remedy(path: &Path) -> String {
+    format!(
+        "allow it in the service's unit: make the directory, `systemctl edit corenvr`, add the lines `[Service]` and `ReadWritePaths={}`, and `systemctl restart corenvr`; or mount the disk below /srv/corenvr, where that is not needed",
+        path.display()
+    )
+}
+
+fn open(settings: &config::Storage, expect: Option<StorageId>, notify: &Notify) -> Result<Archive, Failure> {
+    let path = settings.path.as_path();
+    if settings.require_mount {
+        mounts::require(path).map_err(Failure::Mount)?;
+    }
     let options = ArchiveOptions {
         root: path.to_owned(),
         create: true,
@@ -192,7 +223,8 @@ fn report(root: &Path, r: &Recovery) {
 }
 
 fn start(settings: &config::Storage, archive: Archive) -> Result<OpenStorage, Failure> {
-    let (worker, thread) = Worker::start("archive", QUEUE_MAX, archive).map_err(Failure::Thread)?;
+    let (worker, thread) =
+        Worker::start(&format!("archive {}", settings.path.display()), QUEUE_MAX, archive).map_err(Failure::Thread)?;
     Ok(OpenStorage {
         settings: settings.clone(),
         archive: worker,
