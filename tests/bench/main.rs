@@ -174,7 +174,7 @@ impl Recorder {
         let rtsp_port = free_port();
         let text = format!(
             "[server]\nstate_dir = \"{root}/state\"\nrun_dir = \"{root}/run\"\n[shards]\ncpus = [{MEASURED_CPU}]\n\
-             [auth]\nanonymous = [\"live\", \"playback\"]\n[rtsp]\nlisten = [\"127.0.0.1:{rtsp_port}\"]\n\
+             [auth]\nanonymous = [\"live\", \"playback\"]\n[http]\nlisten = []\n[rtsp]\nlisten = [\"127.0.0.1:{rtsp_port}\"]\n\
              [[storage]]\npath = \"{root}/rec\"\nkeep_free = \"1GiB\"\n{sections}"
         );
         for sub in ["state", "run", "rec"] {

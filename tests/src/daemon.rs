@@ -3,6 +3,8 @@
 use std::{
     fmt::Write as _,
     fs::File,
+    io::{Read, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -40,10 +42,16 @@ pub struct Daemon {
     dir: tempfile::TempDir,
     /// The RTSP port.
     pub rtsp_port: u16,
+    /// The HTTP port.
+    pub http_port: u16,
     process: Option<Guarded>,
     generation: u32,
+    /// What needs no login, as `[auth] anonymous` has it; in force with the next [`Self::configure`].
+    pub anonymous: &'static str,
     /// Sections added to the configuration; in force with the next [`Self::configure`].
     pub sections: String,
+    /// Variables that the daemon is started with, beside the test's own.
+    pub environment: Vec<(String, std::ffi::OsString)>,
 }
 
 impl Daemon {
@@ -53,9 +61,12 @@ impl Daemon {
         let daemon = Self {
             dir,
             rtsp_port: free_port(),
+            http_port: free_port(),
             process: None,
             generation: 0,
+            anonymous: r#"["live", "playback"]"#,
             sections: String::new(),
+            environment: Vec::new(),
         };
         daemon.configure(recording, cameras);
         daemon
@@ -70,9 +81,9 @@ impl Daemon {
             format!("segment = \"4s\"\n{recording}")
         };
         let mut text = format!(
-            "[server]\nstate_dir = \"{root}/state\"\nrun_dir = \"{root}/run\"\n[auth]\nanonymous = [\"live\", \"playback\"]\n\
-             [rtsp]\nlisten = [\"127.0.0.1:{}\"]\n[[storage]]\npath = \"{root}/rec\"\nkeep_free = \"100MiB\"\n[recording]\n{recording}\n",
-            self.rtsp_port
+            "[server]\nstate_dir = \"{root}/state\"\nrun_dir = \"{root}/run\"\n[auth]\nanonymous = {}\n\
+             [rtsp]\nlisten = [\"127.0.0.1:{}\"]\n[http]\nlisten = [\"127.0.0.1:{}\"]\n[[storage]]\npath = \"{root}/rec\"\nkeep_free = \"100MiB\"\n[recording]\n{recording}\n",
+            self.anonymous, self.rtsp_port, self.http_port
         );
         text.push_str(&self.sections);
         for c in cameras {
@@ -125,6 +136,7 @@ impl Daemon {
         let child = Command::new(corenvr())
             .args(["run", "--config"])
             .arg(self.config())
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -212,9 +224,29 @@ impl Daemon {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("corenvr {args:?} --json: {e}\n{text}"))
     }
 
+    /// Asks over the control socket; status and body of the answer.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.path("run/corenvr.sock")).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
     /// An RTSP URL of this daemon: `NAME` or `NAME?start=..`.
     pub fn rtsp(&self, rest: &str) -> String {
         format!("rtsp://127.0.0.1:{}/{rest}", self.rtsp_port)
+    }
+
+    /// An HTTP URL of this daemon: `api/v1/status`.
+    pub fn http(&self, rest: &str) -> String {
+        format!("http://127.0.0.1:{}/{rest}", self.http_port)
     }
 
     /// A camera's segment files in order of time, sealed ones and open ones.

@@ -5,11 +5,14 @@
 
 pub mod cameras;
 pub mod daemon;
+pub mod exposition;
 pub mod frames;
 pub mod gb28181;
+pub mod http;
 pub mod numbered;
 pub mod players;
 pub mod process;
 pub mod rtmp;
+pub mod rtsp;
 pub mod trick;
 pub mod units;

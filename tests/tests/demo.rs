@@ -10,6 +10,7 @@ use std::{
 
 use corenvr_tests::{
     frames::of_file,
+    http::Http,
     players,
     process::{Guarded, corenvr, free_port},
 };
@@ -18,8 +19,10 @@ use corenvr_tests::{
 fn the_demo_records_and_prints_urls_that_play() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
+    let http_port = free_port();
     let mut child = Command::new(corenvr())
-        .args(["demo", "--cameras", "2", "--rtsp-port", &port.to_string(), "--dir"])
+        .args(["demo", "--cameras", "2", "--rtsp-port", &port.to_string()])
+        .args(["--http-port", &http_port.to_string(), "--dir"])
         .arg(dir.path().join("demo"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -54,6 +57,14 @@ fn the_demo_records_and_prints_urls_that_play() {
         .iter()
         .find(|u| u.contains("start="))
         .expect("an archive URL is printed");
+    // Anybody may watch the demonstration, and nobody may change it.
+    let http = Http::to_port(http_port);
+    let cameras = http.json("/api/v1/cameras");
+    assert_eq!(cameras["cameras"].as_array().unwrap().len(), 2, "{cameras}");
+    assert_eq!(http.get("/").status, 200);
+    assert_eq!(http.get("/api/v1/cameras/cam1/timeline").status, 200);
+    assert_eq!(http.get("/api/v1/users").status, 401);
+    assert_eq!(http.send("DELETE", "/api/v1/cameras/cam1", None).status, 401);
     std::thread::sleep(Duration::from_secs(6));
     for (name, url) in [("live", live), ("archive", archive)] {
         let to = dir.path().join(format!("{name}.mkv"));

@@ -117,3 +117,48 @@ fn a_disk_that_is_full_to_the_last_byte_is_survived_and_recording_goes_on_by_its
         daemon.log()
     );
 }
+
+#[test]
+fn a_missing_mount_is_refused_and_nothing_is_written_below_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = clip(dir.path(), Kind::H264Aac, 60);
+    let camera = GstCamera::start(&[("cam", &path)]);
+    let mut daemon = Daemon::new("segment = \"2s\"", &[]);
+    let disk = daemon.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    daemon.sections = format!(
+        "[[storage]]\npath = \"{}\"\nkeep_free = \"1MiB\"\nrequire_mount = true\n",
+        disk.display()
+    );
+    let near = Camera::new("near", &camera.url("cam"), "tcp");
+    let mut far = Camera::new("far", &camera.url("cam"), "tcp");
+    far.extra = format!("storage = \"{}\"", disk.display());
+    daemon.configure("segment = \"2s\"", &[near, far]);
+    daemon.start();
+    daemon.wait_sealed("near", 1, Duration::from_secs(60));
+    assert_eq!(
+        std::fs::read_dir(&disk).unwrap().count(),
+        0,
+        "something was written where no disk is"
+    );
+    for text in [daemon.log(), daemon.cli(&["status"])] {
+        assert!(text.contains("require_mount = true and is neither"), "{text}");
+        assert!(text.contains("Remedy: mount its disk"), "{text}");
+    }
+    daemon.stop();
+
+    let Some(_disk) = SmallDisk::mount(&disk) else {
+        println!("skipped: this user may not mount a file system, so recording onto a mounted one is not shown");
+        return;
+    };
+    daemon.start();
+    let footage = || {
+        let files = corenvr_tests::daemon::files_below(&disk.join("far"));
+        files
+            .iter()
+            .any(|f| f.extension().is_some_and(|e| e == "mkv"))
+            .then_some(())
+    };
+    wait_for("the mounted disk is recorded on", Duration::from_secs(60), footage);
+    daemon.stop();
+}
