@@ -26,6 +26,18 @@ fn existing(path: &Path) -> &Path {
     path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"))
 }
 
+/// Where systemd looks for units, the administrator's own first.
+const UNIT_FILES: [&str; 3] = [
+    "/etc/systemd/system/corenvr.service",
+    "/usr/lib/systemd/system/corenvr.service",
+    "/lib/systemd/system/corenvr.service",
+];
+
+/// Also where systemd does not run at the moment, and so cannot be asked.
+fn unit_is_installed() -> bool {
+    UNIT_FILES.iter().any(|f| Path::new(f).exists())
+}
+
 pub fn directory(check: &str, path: &Path, subject: &Subject) -> Finding {
     let shown = path.display();
     let nearest = existing(path);
@@ -33,8 +45,8 @@ pub fn directory(check: &str, path: &Path, subject: &Subject) -> Finding {
         let remedy = "choose another path in [server]";
         return Finding::bad(check, format!("{} is not a directory", nearest.display()), remedy);
     }
-    // The unit makes its own directories as root.
-    let made = subject.unit.is_some() && nearest != path;
+    // The unit makes its own directories as root, once it is started.
+    let made = nearest != path && (subject.unit.is_some() || unit_is_installed());
     if !made && !subject.may_write(nearest) {
         let found = format!("{shown} cannot be written by {}", subject.name);
         return Finding::bad(check, found, format!("install -d -o corenvr -g corenvr {shown}"));
