@@ -6,16 +6,12 @@ use std::{
     net::TcpStream,
     os::unix::net::UnixStream,
     path::PathBuf,
-    process::{Command, Stdio},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::{
-    daemon::Daemon,
-    process::{Guarded, corenvr, free_port, wait_for},
-};
+use crate::daemon::Daemon;
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -251,44 +247,5 @@ impl Description {
         let reply = http.send(method, path, body);
         self.check(method, pattern, &reply);
         reply
-    }
-}
-
-/// Simulated cameras of the recorder's own, `/cam1` and so on.
-pub struct Simulator {
-    port: u16,
-    _process: Guarded,
-}
-
-impl Simulator {
-    /// Starts so many.
-    pub fn start(cameras: u16) -> Self {
-        let port = free_port();
-        let child = Command::new(corenvr())
-            .args([
-                "sim",
-                "--cameras",
-                &cameras.to_string(),
-                "--listen",
-                &format!("127.0.0.1:{port}"),
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let process = Guarded(child);
-        wait_for("the simulated cameras listen", Duration::from_secs(30), || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        Self {
-            port,
-            _process: process,
-        }
-    }
-
-    /// The URL of a camera.
-    pub fn url(&self, number: u16) -> String {
-        format!("rtsp://127.0.0.1:{}/cam{number}", self.port)
     }
 }

@@ -14,5 +14,6 @@ pub mod players;
 pub mod process;
 pub mod rtmp;
 pub mod rtsp;
+pub mod sim;
 pub mod trick;
 pub mod units;

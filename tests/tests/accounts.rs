@@ -13,7 +13,8 @@ use std::{
 use corenvr_tests::{
     daemon::{Camera, Daemon},
     process::{Guarded, corenvr, wait_for},
-    rtsp::{Rtsp, Sim},
+    rtsp::Rtsp,
+    sim::Sim,
 };
 use serde_json::Value;
 

@@ -9,8 +9,9 @@ use std::{
 
 use corenvr_tests::{
     daemon::{Camera, Daemon},
-    http::{Description, Http, PASSWORD, Simulator, account},
+    http::{Description, Http, PASSWORD, account},
     process::wait_for,
+    sim::Sim,
 };
 use serde_json::{Value, json};
 
@@ -38,7 +39,7 @@ fn recorded(http: &Http, camera: &str) {
 
 #[test]
 fn a_camera_is_tried_added_changed_and_removed() {
-    let sim = Simulator::start(1);
+    let sim = Sim::start(1);
     let daemon = closed(&[]);
     let admin = account(&daemon, "boss", "admin", &json!([]));
     let api = Description::of(&admin);
@@ -101,7 +102,7 @@ fn a_camera_is_tried_added_changed_and_removed() {
 
 #[test]
 fn a_gap_has_its_cause_and_pages_make_up_the_whole() {
-    let sim = Simulator::start(2);
+    let sim = Sim::start(2);
     let cameras = [
         Camera::new("door", &sim.url(1), "tcp"),
         Camera::new("yard", &sim.url(2), "tcp"),
@@ -172,7 +173,7 @@ fn pages(api: &Description, http: &Http, pattern: &str, path: &str, key: &str) -
 
 #[test]
 fn everybody_gets_what_is_theirs_and_no_more() {
-    let sim = Simulator::start(2);
+    let sim = Sim::start(2);
     let daemon = closed(&[
         Camera::new("door", &sim.url(1), "tcp"),
         Camera::new("yard", &sim.url(2), "tcp"),

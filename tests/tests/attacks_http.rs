@@ -11,8 +11,9 @@ use std::{
 
 use corenvr_tests::{
     daemon::{Camera, Daemon},
-    http::{Http, PASSWORD, Reply, Simulator, account},
+    http::{Http, PASSWORD, Reply, account},
     process::wait_for,
+    sim::Sim,
 };
 use serde_json::json;
 
@@ -82,7 +83,7 @@ fn huge_heads_and_bodies_cost_nothing() {
 
 #[test]
 fn no_path_leads_out_of_what_there_is() {
-    let sim = Simulator::start(1);
+    let sim = Sim::start(1);
     let daemon = closed(&[Camera::new("door", &sim.url(1), "tcp")]);
     let admin = account(&daemon, "boss", "admin", &json!([]));
     let ups = [
@@ -264,7 +265,7 @@ fn no_header_spelling_or_method_gets_past_the_gate() {
 
 #[test]
 fn no_footage_without_the_right_to_it() {
-    let sim = Simulator::start(2);
+    let sim = Sim::start(2);
     let daemon = closed(&[
         Camera::new("door", &sim.url(1), "tcp"),
         Camera::new("yard", &sim.url(2), "tcp"),
@@ -469,7 +470,7 @@ fn no_answer_and_no_log_holds_a_password() {
 
 #[test]
 fn one_peer_exhausts_nothing() {
-    let sim = Simulator::start(1);
+    let sim = Sim::start(1);
     let daemon = closed(&[Camera::new("door", &sim.url(1), "tcp")]);
     let admin = Http::local(&daemon);
     let before = memory_mib(&daemon);

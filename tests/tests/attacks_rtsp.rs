@@ -6,7 +6,8 @@ use std::{io::Write, net::IpAddr, process::Command, process::Stdio, time::Durati
 use corenvr_tests::{
     daemon::{Camera, Daemon},
     process::{corenvr, wait_for},
-    rtsp::{Rtsp, Sim, hash},
+    rtsp::{Rtsp, hash},
+    sim::Sim,
 };
 
 const SOON: Duration = Duration::from_secs(30);
